@@ -1,0 +1,32 @@
+"""Turns a compiled .proto file into message classes, independent of the protobuf runtime's version.
+
+protoc's own Python output refuses runtimes more than one major version away from the compiler
+(google/protobuf/runtime_version.py), so a file compiled once cannot serve everyone pip may give another runtime.
+A serialized FileDescriptorProto has no such bound. Each file gets a pool of its own, so our subset of a message
+never collides with somebody else's full definition of it in the same process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+
+def define(namespace: dict[str, Any], serialized_file: bytes) -> None:
+    """Puts the message classes and enum values of one compiled .proto file into ``namespace``.
+
+    ``serialized_file`` is a FileDescriptorProto without imports (``protoc --descriptor_set_out``).
+    """
+    pool = descriptor_pool.DescriptorPool()
+    file = descriptor_pb2.FileDescriptorProto.FromString(serialized_file)
+    pool.Add(file)  # type: ignore[no-untyped-call]
+    descriptor = pool.FindFileByName(file.name)
+    namespace["DESCRIPTOR"] = descriptor
+    for name, message in descriptor.message_types_by_name.items():
+        namespace[name] = message_factory.GetMessageClass(message)
+    for name, enum in descriptor.enum_types_by_name.items():
+        namespace[name] = EnumTypeWrapper(enum)
+        for value in enum.values:
+            namespace[value.name] = value.number
