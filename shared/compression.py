@@ -1,0 +1,195 @@
+"""Decompresses gzip and zstd forward, a bounded piece at a time, and tells a truncated stream from a whole one.
+
+Sources: RFC 1952 (gzip members may follow each other), RFC 8878 (zstd frames may follow each other).
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import zlib
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import zstandard
+
+from shared.errors import CheckpointInvalid
+
+DECOMPRESSED_BYTES_MAX: Final = 1 << 40
+_PIECE_BYTES: Final = 256 << 10
+_ZSTD_PIECE_BYTES: Final = 1 << 10
+"""zstd's decompressor returns all that its input gives: at most 128 KiB for a 4-byte block, 32 MiB for this much."""
+_ZSTD_WINDOW_BYTES: Final = 128 << 20
+
+
+class Compression(enum.Enum):
+    """The outer compression of an archive."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+def sniff(start: bytes) -> Compression:
+    """The compression that the first four bytes of a file announce."""
+    if start.startswith(b"\x1f\x8b"):
+        return Compression.GZIP
+    if start == b"\x28\xb5\x2f\xfd" or (start[1:] == b"\x2a\x4d\x18" and start[0] & 0xF0 == 0x50):
+        return Compression.ZSTD
+    return Compression.NONE
+
+
+class Decompressed:
+    """The decompressed bytes of a file, forward only; owns ``descriptor``.
+
+    Raises CheckpointInvalid: ArchiveTruncated when the compressed stream stops early, ArchiveDamaged when it is not
+    one, ArchiveTooLarge past DECOMPRESSED_BYTES_MAX.
+    """
+
+    def __init__(self, descriptor: int, compression: Compression, archive: str) -> None:
+        self._descriptor = descriptor
+        self._archive = archive
+        self._offset = 0
+        self._decoder: _Decoder = _Gzip() if compression is Compression.GZIP else _Zstd()
+        self._ready = memoryview(b"")
+        self._total = 0
+
+    def read_exactly(self, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end of the stream."""
+        pieces = []
+        while size and self._fill():
+            pieces.append(self._ready[:size])
+            self._ready = self._ready[size:]
+            size -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> int:
+        """Moves on and returns how many bytes there were."""
+        moved = 0
+        while moved < size and self._fill():
+            step = min(size - moved, len(self._ready))
+            self._ready = self._ready[step:]
+            moved += step
+        return moved
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fill(self) -> bool:
+        """Makes at least one byte ready, unless the stream is over."""
+        while not self._ready:
+            try:
+                piece = self._decoder.more()
+                if piece is None and not self._feed():
+                    return False
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise CheckpointInvalid("ArchiveDamaged", f"{self._archive} does not decompress: {error}") from error
+            self._ready = memoryview(piece or b"")
+            self._total += len(self._ready)
+            if self._total > DECOMPRESSED_BYTES_MAX:
+                raise CheckpointInvalid("ArchiveTooLarge", f"{self._archive} unpacks to more than 1 TiB")
+        return True
+
+    def _feed(self) -> bool:
+        try:
+            compressed = os.pread(self._descriptor, self._decoder.piece_bytes, self._offset)
+        except OSError as error:
+            raise CheckpointInvalid("CheckpointUnreadable", f"cannot read {self._archive}: {error.strerror}") from error
+        self._offset += len(compressed)
+        if compressed:
+            self._decoder.feed(compressed)
+            return True
+        if self._decoder.whole:
+            return False
+        raise CheckpointInvalid(
+            "ArchiveTruncated", f"{self._archive} ends at byte {self._offset} in the middle of compressed data"
+        )
+
+
+class _Decoder(Protocol):
+    piece_bytes: int
+    whole: bool
+    """Whether the stream may end here."""
+
+    def feed(self, compressed: bytes) -> None:
+        """Takes more input; only when more() gave None."""
+
+    def more(self) -> bytes | None:
+        """The next piece, None when input is needed."""
+
+
+class _Gzip:
+    piece_bytes = _PIECE_BYTES
+
+    def __init__(self) -> None:
+        self._input = b""
+        self._member = zlib.decompressobj(31)
+        self._started = False
+        self._members = 0
+
+    @property
+    def whole(self) -> bool:
+        return not self._started and self._members > 0
+
+    def feed(self, compressed: bytes) -> None:
+        self._input = compressed
+
+    def more(self) -> bytes | None:
+        if not self._input:
+            return None
+        if not self._started and self._members and not self._input.strip(b"\0"):
+            self._input = b""  # gzip(1) lets zeros follow, for tapes
+            return None
+        self._started = True
+        piece = self._member.decompress(self._input, _PIECE_BYTES)
+        self._input = self._member.unconsumed_tail
+        if self._member.eof:
+            self._input = self._member.unused_data
+            self._member = zlib.decompressobj(31)
+            self._started = False
+            self._members += 1
+        return piece
+
+
+class _Zstd:
+    piece_bytes = _ZSTD_PIECE_BYTES
+
+    def __init__(self) -> None:
+        self._input = b""
+        self._frame = self._new_frame()
+        self._started = False
+        self._frames = 0
+
+    @property
+    def whole(self) -> bool:
+        return not self._started and self._frames > 0
+
+    def feed(self, compressed: bytes) -> None:
+        self._input = compressed
+
+    def more(self) -> bytes | None:
+        if not self._input:
+            return None
+        self._started = True
+        piece = self._frame.decompress(self._input)
+        self._input = b""
+        if self._frame.eof:
+            self._input = self._frame.unused_data
+            self._frame = self._new_frame()
+            self._started = False
+            self._frames += 1
+        return piece
+
+    @staticmethod
+    def _new_frame() -> zstandard.ZstdDecompressionObj:
+        return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()

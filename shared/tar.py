@@ -1,0 +1,293 @@
+"""Walks the headers of a tar stream that nobody vouches for.
+
+Sources: POSIX.1-2018 pax(1) "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format".
+Where readers of tar differ in what an odd header means (Go's archive/tar, GNU tar, Python's tarfile), the header is
+refused: the runtime that unpacks the layer and we must never see two different archives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.errors import CheckpointInvalid
+
+BLOCK_BYTES: Final = 512
+MEMBERS_MAX: Final = 100_000
+"""containerd's own limit for a checkpoint's entries (PR 13822)."""
+NAME_BYTES_MAX: Final = 4096
+DEPTH_MAX: Final = 32
+"""Folders in each other; a checkpoint has one or two."""
+NAMES_BYTES_MAX: Final = 16 << 20
+EXTENSION_BYTES_MAX: Final = 64 << 10
+MEMBER_BYTES_MAX: Final = 1 << 44
+PADDING_BYTES_MAX: Final = 1 << 20
+"""Zeros after the end of the archive; tar programs pad to a record, 10 KiB as a rule."""
+
+_EMPTY: Final = bytes(BLOCK_BYTES)
+_UNWANTED: Final = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a FIFO",
+    b"S": "a sparse file",
+    b"M": "a part of a file on several volumes",
+    b"V": "a volume label",
+    b"D": "a GNU directory dump",
+    b"N": "an old GNU long name",
+}
+
+
+class TarStream(Protocol):
+    """Where the bytes come from; both calls move forward."""
+
+    def read_exactly(self, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end."""
+
+    def skip(self, size: int) -> int:
+        """Moves ``size`` bytes on and returns how many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A regular file or directory of the archive."""
+
+    name: str
+    directory: bool
+    offset: int
+    """Where its first byte is in the (decompressed) archive."""
+    size: int
+    """Bytes."""
+
+
+def quoted(name: str | bytes) -> str:
+    """A name from the archive, safe and short enough for a sentence or a log line."""
+    text = name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
+    shown = ascii(text if len(text) <= 120 else text[:117] + "...")[1:-1]
+    return f'"{shown}"'
+
+
+def normalised(name: str, archive: str) -> str:
+    """``name`` without leading ``./`` and trailing ``/``; CheckpointInvalid when it leads outside the archive.
+
+    Empty for the archive's own top directory.
+    """
+    if name.startswith("/"):
+        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has an absolute name")
+    if "\0" in name:
+        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has a zero byte in its name")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise CheckpointInvalid("MemberName", f'{archive}: member {quoted(name)} has ".." in its name')
+    if len(parts) > DEPTH_MAX or len(name.encode()) > NAME_BYTES_MAX or any(len(part.encode()) > 255 for part in parts):
+        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has too long a name")
+    return "/".join(parts)
+
+
+class MemberWalk:
+    """One pass over an archive; ``content()`` reads the member just yielded."""
+
+    def __init__(self, stream: TarStream, archive: str) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._position = 0
+        self._unread = 0
+        self._padding = 0
+        self._name_bytes = 0
+
+    def content(self) -> bytes:
+        """The whole content of the member yielded last; bounded by the caller, who knows its size."""
+        content = self._take(self._unread, "a member's content")
+        self._unread = 0
+        return content
+
+    def members(self) -> Iterator[TarMember]:
+        """Every member in order, then checks the archive's end.
+
+        Raises CheckpointInvalid: ArchiveTruncated, ArchiveDamaged, MemberName, MemberKind, MemberDuplicate,
+        MemberTooLarge, TooManyMembers.
+        """
+        seen: dict[str, bool] = {}
+        extension = _Extension()
+        while True:
+            self._finish_member()
+            header = self._take(BLOCK_BYTES, "a member's header")
+            if header == _EMPTY:
+                if extension.used:
+                    raise self._damaged("an extended header describes no member")
+                self._end()
+                return
+            kind = self._checked_kind(header)
+            size = self._number(header[124:136], "size")
+            if kind in (b"x", b"g", b"L", b"K"):
+                self._extend(extension, kind, size)
+                continue
+            name = extension.name if extension.name is not None else self._name(header)
+            size = extension.size if extension.size is not None else size
+            extension = _Extension()
+            clean = normalised(name, self._archive)
+            directory = self._is_directory(kind, name)
+            if directory and size:
+                raise self._damaged(f"directory {quoted(name)} has content")
+            if size > MEMBER_BYTES_MAX:
+                raise CheckpointInvalid("MemberTooLarge", f"{self._archive}: member {quoted(name)} claims {size} bytes")
+            self._remember(seen, clean, directory)
+            self._unread = size
+            self._padding = -size % BLOCK_BYTES
+            yield TarMember(clean, directory, self._position, size)
+
+    def _take(self, size: int, what: str) -> bytes:
+        found = self._stream.read_exactly(size)
+        self._position += len(found)
+        if len(found) != size:
+            raise self._truncated(what)
+        return found
+
+    def _finish_member(self) -> None:
+        rest = self._unread + self._padding
+        if rest:
+            moved = self._stream.skip(rest)
+            self._position += moved
+            if moved != rest:
+                raise self._truncated("a member's content")
+        self._unread = self._padding = 0
+
+    def _end(self) -> None:
+        """The end of an archive is two blocks of zeros; anything but zeros after it is hidden from some readers."""
+        if self._take(BLOCK_BYTES, "the end-of-archive mark") != _EMPTY:
+            raise self._damaged("a single zero block stands between members")
+        read = 0
+        while rest := self._stream.read_exactly(64 << 10):
+            read += len(rest)
+            if rest.strip(b"\0") or read > PADDING_BYTES_MAX:
+                raise self._damaged("something follows the end of the archive")
+
+    def _checked_kind(self, header: bytes) -> bytes:
+        wanted = self._number(header[148:156], "checksum")
+        blanked = header[:148] + b" " * 8 + header[156:]
+        signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)
+        if wanted not in (sum(blanked), signed):
+            raise self._damaged(f"the header at byte {self._position - BLOCK_BYTES} has a wrong checksum")
+        return header[156:157]
+
+    def _number(self, field: bytes, what: str) -> int:
+        """Octal text, or base 256 when the top bit is set (GNU tar, "Basic Tar Format")."""
+        if field[0] == 0x80:
+            return int.from_bytes(field[1:])
+        text = field.strip(b" \0")
+        try:
+            if text.strip(b"01234567"):
+                raise ValueError
+            return int(text or b"0", 8)
+        except ValueError:
+            raise self._damaged(f"the header at byte {self._position - BLOCK_BYTES} has no valid {what}") from None
+
+    def _name(self, header: bytes) -> str:
+        name = header[:100].split(b"\0", 1)[0]
+        if header[257:263] == b"ustar\0":
+            star = header[508:512] == b"tar\0"
+            prefix = header[345 : 476 if star else 500].split(b"\0", 1)[0]
+            name = prefix + b"/" + name if prefix else name
+        return self._decoded(name)
+
+    def _decoded(self, name: bytes) -> str:
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            raise CheckpointInvalid("MemberName", f"{self._archive}: member {quoted(name)} is not UTF-8") from None
+        if not text:
+            raise CheckpointInvalid("MemberName", f"{self._archive} has a member without a name")
+        return text
+
+    def _is_directory(self, kind: bytes, name: str) -> bool:
+        if kind == b"5":
+            return True
+        if kind in (b"0", b"\0", b"7"):
+            if name.endswith("/"):
+                raise self._damaged(f"file {quoted(name)} is named like a directory")
+            if not normalised(name, self._archive):
+                raise CheckpointInvalid("MemberName", f"{self._archive}: file {quoted(name)} has no name")
+            return False
+        what = _UNWANTED.get(kind, f"of the unknown kind {quoted(kind)}")
+        raise CheckpointInvalid(
+            "MemberKind", f"{self._archive}: member {quoted(name)} is {what}; only files and directories are read"
+        )
+
+    def _remember(self, seen: dict[str, bool], name: str, directory: bool) -> None:
+        if name in seen and not (directory and seen[name]):
+            raise CheckpointInvalid("MemberDuplicate", f"{self._archive} has member {quoted(name)} twice")
+        seen[name] = directory
+        self._name_bytes += len(name)
+        parent = name
+        while parent := parent.rpartition("/")[0]:
+            if parent not in seen:
+                seen[parent] = True
+                self._name_bytes += len(parent)
+            elif not seen[parent]:
+                raise CheckpointInvalid(
+                    "MemberDuplicate", f"{self._archive}: {quoted(parent)} is a file and a directory at once"
+                )
+        if len(seen) > MEMBERS_MAX or self._name_bytes > NAMES_BYTES_MAX:
+            raise CheckpointInvalid(
+                "TooManyMembers", f"{self._archive} has more than {MEMBERS_MAX} members or too long names"
+            )
+
+    def _extend(self, extension: _Extension, kind: bytes, size: int) -> None:
+        if size > EXTENSION_BYTES_MAX:
+            raise self._damaged(f"an extended header claims {size} bytes")
+        self._unread, self._padding = size, -size % BLOCK_BYTES
+        content = self.content()
+        if kind == b"K":
+            return  # the name of a link's target; the link itself is refused
+        if kind == b"L":
+            if extension.used:
+                raise self._damaged("a member has two extended headers")
+            extension.used = True
+            extension.name = self._decoded(content.split(b"\0", 1)[0])
+            return
+        if kind == b"x":
+            if extension.used:
+                raise self._damaged("a member has two extended headers")
+            extension.used = True
+        for key, value in self._records(content):
+            if key.startswith("GNU.sparse."):
+                raise CheckpointInvalid("MemberKind", f"{self._archive} has a sparse file; only plain files are read")
+            if kind == b"g" and key in ("path", "size", "linkpath"):
+                raise self._damaged(f"a global header sets {key}")
+            if key == "path":
+                extension.name = self._decoded(value)
+            elif key == "size":
+                if not value.isdigit() or len(value) > 20:
+                    raise self._damaged("an extended header has no valid size")
+                extension.size = int(value)
+
+    def _records(self, content: bytes) -> Iterator[tuple[str, bytes]]:
+        """``LENGTH KEY=VALUE\\n``, where LENGTH counts the whole record."""
+        while content:
+            digits, space, _ = content[:21].partition(b" ")
+            if not space or not digits.isdigit() or not len(digits) + 3 <= (length := int(digits)) <= len(content):
+                raise self._damaged("an extended header has a record of the wrong length")
+            record, content = content[len(digits) + 1 : length], content[length:]
+            key, equals, value = record.partition(b"=")
+            if not equals or value[-1:] != b"\n":
+                raise self._damaged("an extended header has a record without a value or an end")
+            yield key.decode(errors="backslashreplace"), value[:-1]
+
+    def _truncated(self, what: str) -> CheckpointInvalid:
+        return CheckpointInvalid(
+            "ArchiveTruncated", f"{self._archive} ends at byte {self._position} in the middle of {what}; copy it again"
+        )
+
+    def _damaged(self, what: str) -> CheckpointInvalid:
+        return CheckpointInvalid("ArchiveDamaged", f"{self._archive} is not a sound tar archive: {what}")
+
+
+@dataclass(slots=True)
+class _Extension:
+    """What extended headers said about the member that follows."""
+
+    used: bool = False
+    name: str | None = None
+    size: int | None = None
