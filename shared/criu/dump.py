@@ -1,0 +1,152 @@
+"""A CRIU dump as one set of facts: what a restore of it would create. Memory itself is never read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.archive import CheckpointFiles
+from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, NetnsEntry, RemapFilePathEntry, SeccompEntry, UtsnsEntry
+from shared.criu.images import ImageDirectory, Kind, damaged, text
+from shared.criu.inventory import Inventory, read_inventory
+from shared.criu.mounts import MountEntry, read_mounts
+from shared.criu.open_files import Descriptor, InternetSocket, OpenFile, RegularFile, read_descriptors, read_files
+from shared.criu.structure import check_structure
+from shared.criu.tasks import Task, read_tasks
+
+__all__ = ["Dump", "GhostFile", "check_structure", "read_dump"]
+
+
+_GHOST: Final = 1
+"""remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2 …"""
+_GHOST_BIT: Final = 1 << 31
+"""… and how CRIU before 1.5 marked a ghost (criu/files-reg.c, REMAP_GHOST)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GhostFile:
+    """A deleted file that CRIU makes again for those who still have it open; it may be a device node."""
+
+    number: int
+    mode: int
+    """st_mode, kind and permissions."""
+    uid: int
+    gid: int
+    device: int
+    """st_rdev for a device node, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    inventory: Inventory
+    tasks: tuple[Task, ...]
+    """The root first."""
+    mounts: tuple[MountEntry, ...]
+    files: tuple[OpenFile, ...]
+    descriptors: tuple[Descriptor, ...]
+    ghosts: tuple[GhostFile, ...]
+    seccomp_filters: int
+    """How many filters seccomp.img has."""
+    file_locks: int
+    """Restore needs --file-locks when there are any."""
+    hostname: str | None
+    """None: the dump has no UTS namespace of its own."""
+    domainname: str | None
+    network_key: str | None
+    """Set when the network namespace is handed in at restore, as runc does for a pod's."""
+    images: tuple[str, ...]
+    """Names of all files in the dump's directory, those of unknown kinds included."""
+    memory_bytes: int
+    """Size of all pages images."""
+
+    @property
+    def root(self) -> Task:
+        return self.tasks[0]
+
+    @property
+    def sockets_established(self) -> bool:
+        """Whether there is a TCP connection, which restore needs --tcp-established or --tcp-close for."""
+        return any(isinstance(file, InternetSocket) and file.connected for file in self.files) or any(
+            name.startswith("tcp-stream-") for name in self.images
+        )
+
+    @property
+    def nested_namespaces(self) -> bool:
+        """Whether some task is in another namespace than the root, of any kind."""
+        return any(task.alive and task.ids.namespaces != self.root.ids.namespaces for task in self.tasks)
+
+    @property
+    def user_namespace(self) -> bool:
+        """Whether the container had a user namespace of its own."""
+        return self.root.ids.user_ns != self.inventory.ids.user_ns
+
+    def regular_file(self, number: int) -> RegularFile | None:
+        """The regular file with this id, e.g. Task.cwd_file."""
+        return next((file for file in self.files if file.id == number and isinstance(file, RegularFile)), None)
+
+
+def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
+    """Reads every image that says what a restore would create; ``directory`` is where they lie in the checkpoint.
+
+    Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath, ImagesTooOld, FileTooLarge.
+    """
+    images = ImageDirectory(files, directory)
+    names = images.names()
+    inventory = read_inventory(images)
+    tasks = read_tasks(images)
+    alive = [task for task in tasks if task.alive]
+    if not tasks[0].alive:
+        raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
+    root = tasks[0].ids
+    hostname, domainname = _uts(images, root.uts_ns) if root.uts_ns != inventory.ids.uts_ns else (None, None)
+    return Dump(
+        inventory=inventory,
+        tasks=tasks,
+        mounts=read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive))),
+        files=read_files(images),
+        descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
+        ghosts=_ghosts(images),
+        seccomp_filters=_seccomp_filters(images),
+        file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
+        hostname=hostname,
+        domainname=domainname,
+        network_key=_network_key(images, root.net_ns),
+        images=names,
+        memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
+    )
+
+
+def _uts(images: ImageDirectory, namespace: int) -> tuple[str, str]:
+    name = images.path(Kind.UTSNS.file(namespace))
+    entry = images.one(Kind.UTSNS, UtsnsEntry, namespace)
+    return text(entry.nodename, name), text(entry.domainname, name)
+
+
+def _network_key(images: ImageDirectory, namespace: int) -> str | None:
+    if Kind.NETNS.file(namespace) not in images:
+        return None
+    entry = images.one(Kind.NETNS, NetnsEntry, namespace)
+    return text(entry.ext_key, images.path(Kind.NETNS.file(namespace))) or None
+
+
+def _seccomp_filters(images: ImageDirectory) -> int:
+    if Kind.SECCOMP.file() not in images:
+        return 0
+    return sum(len(entry.seccomp_filters) for entry in images.entries(Kind.SECCOMP, SeccompEntry))
+
+
+def _ghosts(images: ImageDirectory) -> tuple[GhostFile, ...]:
+    """Those that some open file is remapped to; a ghost image goes on with the file's content after its message."""
+    if Kind.REMAP_FPATH.file() not in images:
+        return ()
+    numbers = {
+        entry.remap_id & ~_GHOST_BIT
+        for entry in images.entries(Kind.REMAP_FPATH, RemapFilePathEntry)
+        if (entry.remap_type == _GHOST if entry.HasField("remap_type") else entry.remap_id & _GHOST_BIT)
+    }
+    return tuple(_ghost(images, number) for number in sorted(numbers))
+
+
+def _ghost(images: ImageDirectory, number: int) -> GhostFile:
+    entry = images.first(Kind.GHOST_FILE, GhostFileEntry, f"{number:x}")
+    return GhostFile(number, entry.mode, entry.uid, entry.gid, entry.rdev)

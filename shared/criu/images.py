@@ -1,0 +1,177 @@
+"""CRIU's image files: magic numbers, and protobuf messages each behind its length.
+
+Sources: checkpoint-restore/criu criu/include/magic.h, criu/image-desc.c (file names), criu/image.c (img_check_magic),
+criu/protobuf.c (do_pb_read_one: little-endian u32 length, then the message). All of it is untrusted: sizes and counts
+are bounded here, and every failure is CheckpointInvalid naming the image.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from shared.archive import CheckpointFiles
+from shared.criu.magic import MAGIC
+from shared.errors import CheckpointInvalid
+from shared.tar import quoted
+
+IMG_COMMON_MAGIC: Final = 0x54564319
+IMAGE_BYTES_MAX: Final = 64 << 20
+ENTRY_BYTES_MAX: Final = 32 << 20
+ENTRIES_MAX: Final = 1_000_000
+
+_U32: Final = struct.Struct("<I")
+_Entry = TypeVar("_Entry", bound=Message)
+
+
+def header(pattern: str) -> bytes:
+    """What an image of this name starts with: the inventory alone has no common magic (CRTOOLS_IMAGES_V1_1)."""
+    own = _U32.pack(MAGIC[pattern])
+    return own if pattern == "inventory.img" else _U32.pack(IMG_COMMON_MAGIC) + own
+
+
+class Kind(enum.Enum):
+    """The images read here, by how they are named (``%`` stands for a number, hexadecimal for ghosts)."""
+
+    INVENTORY = "inventory.img"
+    PSTREE = "pstree.img"
+    CORE = "core-%.img"
+    IDS = "ids-%.img"
+    MM = "mm-%.img"
+    FS = "fs-%.img"
+    FDINFO = "fdinfo-%.img"
+    FILES = "files.img"
+    PAGEMAP = "pagemap-%.img"
+    SHMEM_PAGEMAP = "pagemap-shmem-%.img"
+    MNTS = "mountpoints-%.img"
+    UTSNS = "utsns-%.img"
+    NETNS = "netns-%.img"
+    SECCOMP = "seccomp.img"
+    REMAP_FPATH = "remap-fpath.img"
+    GHOST_FILE = "ghost-file-%.img"
+    FILE_LOCKS = "filelocks.img"
+
+    def file(self, number: int | str = "") -> str:
+        """The image's name, e.g. ``core-17.img``."""
+        return self.value.replace("%", str(number))
+
+    @property
+    def header(self) -> bytes:
+        """What the image starts with."""
+        return header(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDirectory:
+    """The CRIU images of one checkpoint."""
+
+    files: CheckpointFiles
+    directory: str
+    """Where they lie in the checkpoint, ``checkpoint`` in all engines' archives."""
+
+    def path(self, name: str) -> str:
+        return f"{self.directory}/{name}" if self.directory else name
+
+    def __contains__(self, name: str) -> bool:
+        return self.path(name) in self.files
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the images, without the directory."""
+        start = self.path("")
+        return tuple(name[len(start) :] for name in self.files.names() if name.startswith(start))
+
+    def read(self, name: str) -> bytes:
+        return self.files.read(self.path(name), IMAGE_BYTES_MAX)
+
+    def entries(self, kind: Kind, message: type[_Entry], number: int | str = "") -> list[_Entry]:
+        """Every message of an image; FileMissing, WrongMagic, ImageDamaged otherwise."""
+        name = self.path(kind.file(number))
+        parse = message.FromString
+        content = self.files.read(name, IMAGE_BYTES_MAX)
+        try:
+            return [parse(piece) for piece in split(content, kind, name)]
+        except DecodeError as error:
+            raise damaged(name, "has a message that does not decode") from error
+
+    def one(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
+        """The only message of an image: CRIU reads the first and ignores the rest, so a second one is refused."""
+        found = self.entries(kind, message, number)
+        if len(found) != 1:
+            raise damaged(self.path(kind.file(number)), f"has {len(found)} messages instead of one")
+        return found[0]
+
+    def first(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
+        """The first message of an image that goes on with raw content."""
+        name = self.path(kind.file(number))
+        start = kind.header
+        with self.files.open(name) as image:
+            if image.read(len(start)) != start:
+                raise wrong_magic(name, kind.value)
+            prefix = image.read(4)
+            size = _U32.unpack(prefix)[0] if len(prefix) == 4 else -1
+            content = image.read(size) if 0 <= size <= 4096 else b""
+        if len(content) != size:
+            raise damaged(name, "ends in the middle of its first message, or has too large a one")
+        try:
+            return message.FromString(content)
+        except DecodeError as error:
+            raise damaged(name, "has a message that does not decode") from error
+
+
+def wrong_magic(name: str, pattern: str) -> CheckpointInvalid:
+    return CheckpointInvalid("WrongMagic", f"{name} does not start with the magic number of CRIU's {pattern}")
+
+
+def split(content: bytes, kind: Kind, name: str) -> Iterator[bytes]:
+    """The serialized messages of an image."""
+    start = kind.header
+    if not content.startswith(start):
+        raise wrong_magic(name, kind.value)
+    offset, end, count = len(start), len(content), 0
+    while offset < end:
+        if end - offset < 4:
+            raise damaged(name, "ends in the middle of a length")
+        (size,) = _U32.unpack_from(content, offset)
+        offset += 4
+        count += 1
+        if size > min(end - offset, ENTRY_BYTES_MAX) or count > ENTRIES_MAX:
+            raise damaged(name, f"ends in the middle of message {count}, or has too large or too many of them")
+        yield content[offset : offset + size]
+        offset += size
+
+
+def join(kind: Kind, messages: list[Message]) -> bytes:
+    """The image with these messages."""
+    pieces = [kind.header]
+    for message in messages:
+        serialized = message.SerializeToString(deterministic=True)
+        pieces += [_U32.pack(len(serialized)), serialized]
+    return b"".join(pieces)
+
+
+def damaged(name: str, why: str) -> CheckpointInvalid:
+    return CheckpointInvalid("ImageDamaged", f"{name} {why}")
+
+
+def text(value: bytes, name: str) -> str:
+    """A string of an image; a zero byte is refused, because CRIU would read only what stands before it."""
+    if b"\0" in value:
+        raise damaged(name, "has a zero byte in a text")
+    if len(value) > 4096:
+        raise damaged(name, "has a text of more than 4096 bytes")
+    return value.decode(errors="backslashreplace")
+
+
+def path_text(value: bytes, name: str, field: str) -> str:
+    """An absolute path of an image without ``..``: CRIU joins them to paths of the node before it changes root."""
+    path = text(value, name)
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise CheckpointInvalid(
+            "ImagePath", f"{name} has the {field} {quoted(path)}, which leads outside the container"
+        )
+    return path

@@ -1,0 +1,107 @@
+"""The mount tree of a dump. Sources: images/mnt.proto, criu/mount.c (dump_one_mountpoint), linux/mount.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.criu.criu_pb2 import MntEntry
+from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
+
+MOUNTS_MAX: Final = 100_000
+"""Linux' own limit for a namespace (fs.mount-max)."""
+MS_RDONLY: Final = 1
+_FILE_SYSTEMS: Final = {
+    1: "proc",
+    2: "sysfs",
+    3: "devtmpfs",
+    4: "binfmt_misc",
+    5: "tmpfs",
+    6: "devpts",
+    7: "simfs",
+    8: "pstore",
+    9: "securityfs",
+    10: "fusectl",
+    11: "debugfs",
+    12: "cgroup",
+    13: "aufs",
+    14: "mqueue",
+    15: "fuse",
+    17: "overlay",
+    18: "autofs",
+    19: "tracefs",
+    23: "cgroup2",
+}
+_AUTO: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    namespace: int
+    """CRIU's number of the mount namespace, as in TaskIds.mnt_ns."""
+    id: int
+    parent: int
+    mountpoint: str
+    """In the container, absolute."""
+    fstype: str
+    """Empty where CRIU does not know the file system, as for every bind mount of a file of the node."""
+    source: str
+    root: str
+    """What of the file system is mounted; ends ``//deleted`` when it is gone."""
+    flags: int
+    """MS_… of linux/mount.h."""
+    sb_flags: int
+    options: str
+    external: str | None
+    """The key under which runc hands the mount in at restore: the mountpoint, or /dev/null for a masked file."""
+    shared_id: int
+    master_id: int
+    deleted: bool
+
+    @property
+    def readonly(self) -> bool:
+        """CRIU sets it for the mount, or for the whole file system."""
+        return bool((self.flags | self.sb_flags) & MS_RDONLY)
+
+
+def read_mounts(images: ImageDirectory, namespaces: tuple[int, ...]) -> tuple[MountEntry, ...]:
+    """The mounts of each mount namespace, in the image's order.
+
+    Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath.
+    """
+    return tuple(mount for namespace in namespaces for mount in _namespace(images, namespace))
+
+
+def _namespace(images: ImageDirectory, namespace: int) -> list[MountEntry]:
+    name = images.path(Kind.MNTS.file(namespace))
+    entries = images.entries(Kind.MNTS, MntEntry, namespace)
+    if len(entries) > MOUNTS_MAX or len({entry.mnt_id for entry in entries}) != len(entries):
+        raise damaged(name, "has too many mounts, or one twice")
+    return [_mount(entry, namespace, name) for entry in entries]
+
+
+def _mount(entry: MntEntry, namespace: int, name: str) -> MountEntry:
+    fstype = text(entry.fsname, name) if entry.fstype == _AUTO else _FILE_SYSTEMS.get(entry.fstype, "")
+    return MountEntry(
+        namespace=namespace,
+        id=entry.mnt_id,
+        parent=entry.parent_mnt_id,
+        mountpoint=path_text(entry.mountpoint, name, "mountpoint"),
+        fstype=fstype,
+        source=text(entry.source, name),
+        root=path_text(entry.root, name, "mount root"),
+        flags=entry.flags,
+        sb_flags=entry.sb_flags,
+        options=text(entry.options, name),
+        external=_external(entry, name),
+        shared_id=entry.shared_id,
+        master_id=entry.master_id,
+        deleted=entry.deleted,
+    )
+
+
+def _external(entry: MntEntry, name: str) -> str | None:
+    """``ext_key``; CRIU before 3.16 marked the mount and put the key into ``root`` (mount.c, get_mp_root)."""
+    if entry.HasField("ext_key"):
+        return text(entry.ext_key, name)
+    return text(entry.root, name) if entry.ext_mount else None

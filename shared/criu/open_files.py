@@ -1,0 +1,204 @@
+"""Open files of a dump by kind, and which descriptor of which table refers to which.
+
+Sources: images/{fdinfo,regfile,sk-inet,sk-unix,pipe,tty,…}.proto, criu/files.c (collect_one_file), linux/tcp_states.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, InetSkEntry
+from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
+
+KINDS: Final = {
+    1: "reg",
+    2: "pipe",
+    3: "fifo",
+    4: "inetsk",
+    5: "unixsk",
+    6: "eventfd",
+    7: "eventpoll",
+    8: "inotify",
+    9: "signalfd",
+    10: "packetsk",
+    11: "tty",
+    12: "fanotify",
+    13: "netlinksk",
+    14: "ns",
+    15: "tun",
+    16: "ext",
+    17: "timerfd",
+    18: "memfd",
+    19: "bpfmap",
+    20: "pidfd",
+}
+"""fdinfo.proto, fd_types; another number becomes ``unknown-<number>``."""
+_TCP_LISTEN: Final = 10
+_TCP_CLOSE: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An open file of which only the kind matters here (eventfd, timerfd, tty, tun, …)."""
+
+    id: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegularFile(OpenFile):
+    """A file, directory or device node opened by its path."""
+
+    path: str
+    mount: int
+    """MountEntry.id; -1: not recorded."""
+    flags: int
+    """open(2)."""
+    mode: int | None
+    """st_mode: what kind of file it was."""
+    external: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe(OpenFile):
+    """One end of a pipe."""
+
+    pipe_id: int
+    """The inode's number, as in runc's descriptors.json: ``pipe:[ID]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class InternetSocket(OpenFile):
+    family: str
+    """``ipv4`` or ``ipv6``."""
+    type: int
+    """SOCK_STREAM = 1, SOCK_DGRAM = 2, SOCK_RAW = 3."""
+    protocol: int
+    """IPPROTO_TCP = 6 …"""
+    state: int
+    """linux/tcp_states.h: TCP_ESTABLISHED = 1, TCP_CLOSE = 7, TCP_LISTEN = 10."""
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is a TCP connection: neither listening nor closed."""
+        return self.protocol == socket.IPPROTO_TCP and self.state not in (_TCP_LISTEN, _TCP_CLOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket(OpenFile):
+    type: int
+    state: int
+    inode: int
+    peer: int
+    """Inode of the other end; 0: none."""
+    name: bytes
+    """A path, or, after a zero byte, an abstract name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    table: int
+    """TaskIds.files of the tasks that share it."""
+    number: int
+    file: int
+    kind: str
+
+
+def read_files(images: ImageDirectory) -> tuple[OpenFile, ...]:
+    """Every open file. Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath."""
+    name = images.path(Kind.FILES.file())
+    entries = images.entries(Kind.FILES, FileEntry)
+    if not entries:
+        # CRIU would look for the separate images of versions before 3.0, which nobody has checked
+        raise damaged(name, "has no open file; every process has its executable open")
+    files = tuple(_file(entry, name) for entry in entries)
+    if len({(file.kind, file.id) for file in files}) != len(files):
+        raise damaged(name, "has one file twice")
+    return files
+
+
+def read_descriptors(images: ImageDirectory, tables: Iterable[int]) -> tuple[Descriptor, ...]:
+    """The descriptors of each table, in the image's order."""
+    found = []
+    for table in tables:
+        entries = images.entries(Kind.FDINFO, FdinfoEntry, table)
+        if len({entry.fd for entry in entries}) != len(entries):
+            raise damaged(images.path(Kind.FDINFO.file(table)), "has one descriptor twice")
+        found += [Descriptor(table, entry.fd, entry.id, _kind(entry.type)) for entry in entries]
+    return tuple(found)
+
+
+def _kind(number: int) -> str:
+    return KINDS.get(number, f"unknown-{number}")
+
+
+def _file(entry: FileEntry, name: str) -> OpenFile:
+    kind = _kind(entry.type)
+    match kind:
+        case "reg":
+            reg = entry.reg
+            _same_id(entry.id, reg.id, name)
+            return RegularFile(
+                id=entry.id,
+                kind=kind,
+                path=path_text(reg.name, name, "path of an open file"),
+                mount=reg.mnt_id if reg.HasField("mnt_id") else -1,
+                flags=reg.flags,
+                mode=reg.mode if reg.HasField("mode") else None,
+                external=reg.ext,
+            )
+        case "pipe":
+            _same_id(entry.id, entry.pipe.id, name)
+            return Pipe(entry.id, kind, entry.pipe.pipe_id)
+        case "inetsk":
+            _same_id(entry.id, entry.isk.id, name)
+            return _internet_socket(entry.id, entry.isk, name)
+        case "unixsk":
+            usk = entry.usk
+            _same_id(entry.id, usk.id, name)
+            if usk.name_dir:
+                text(usk.name_dir, name)
+            return UnixSocket(entry.id, kind, usk.type, usk.state, usk.ino, usk.peer, usk.name)
+    return OpenFile(entry.id, kind)
+
+
+def _same_id(outer: int, inner: int, name: str) -> None:
+    if outer != inner:
+        raise damaged(name, f"has file {outer}, whose own part says {inner}")
+
+
+def _internet_socket(number: int, entry: InetSkEntry, name: str) -> InternetSocket:
+    if entry.family not in (socket.AF_INET, socket.AF_INET6):
+        raise damaged(name, f"has an internet socket of the unknown family {entry.family}")
+    if max(entry.src_port, entry.dst_port) > 65_535:
+        raise damaged(name, "has an internet socket with a port above 65535")
+    return InternetSocket(
+        id=number,
+        kind="inetsk",
+        family="ipv4" if entry.family == socket.AF_INET else "ipv6",
+        type=entry.type,
+        protocol=entry.proto,
+        state=entry.state,
+        source=_address(entry.src_addr, name),
+        source_port=entry.src_port,
+        destination=_address(entry.dst_addr, name),
+        destination_port=entry.dst_port,
+    )
+
+
+def _address(words: Sequence[int], name: str) -> str:
+    """CRIU keeps the address as the node's 32-bit words in memory order: one for IPv4, four for IPv6."""
+    if len(words) == 1:
+        return str(ipaddress.IPv4Address(struct.pack("<I", words[0])))
+    if len(words) == 4:
+        return str(ipaddress.IPv6Address(struct.pack("<4I", *words)))
+    raise damaged(name, f"has an internet address of {len(words)} words")

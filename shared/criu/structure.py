@@ -1,0 +1,172 @@
+"""Checks that a dump is whole before CRIU sees it: criu 4.1 spins for ever on a short pages file or a cyclic filter.
+
+Sources: criu/pagemap.c (init_pagemaps, open_pages_image_at), criu/seccomp.c (seccomp_prepare_threads), criu/mem.c
+(prepare_mm_pid), runc libcontainer/criu_linux.go (descriptors.json), images/{mm,pagemap,seccomp}.proto.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from shared.archive import CheckpointFiles
+from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, SeccompEntry
+from shared.criu.images import ImageDirectory, Kind, damaged, header, split, wrong_magic
+from shared.criu.inventory import read_inventory
+from shared.criu.magic import MAGIC
+from shared.criu.mounts import read_mounts
+from shared.criu.open_files import read_descriptors, read_files
+from shared.criu.tasks import Task, read_tasks
+from shared.errors import CheckpointInvalid
+from shared.json_object import JsonObject, parse_json
+
+DESCRIPTORS: Final = "descriptors.json"
+PE_PARENT: Final = 1
+PE_PRESENT: Final = 4
+_PAGE_BYTES: Final = {"x86_64": (4096,), "s390": (4096,), "arm": (4096,)}
+_OTHER_PAGE_BYTES: Final = (4096, 16_384, 65_536)
+"""The image does not say which of them an aarch64 or ppc64 kernel had."""
+_PAGEMAP_BYTES_MAX: Final = 512 << 20
+_BPF_INSTRUCTION_BYTES: Final = 8
+_NUMBER: Final = re.compile(r"(?<=-)[0-9a-f]+(?=\.img$)")
+_LEGACY: Final = ("creds-", "rlimit-", "vmas-", "sigacts-", "itimers-", "posix-timers-")
+"""Images of CRIU before 2.0 (criu/image-desc.c); CRIU still reads them where the current image leaves something out."""
+
+
+def check_structure(files: CheckpointFiles, *, directory: str = "checkpoint") -> None:
+    """Raises CheckpointInvalid when an image is missing, damaged or inconsistent with another one.
+
+    Reasons: FileMissing, WrongMagic, ImageDamaged, ImagePath, ImagesTooOld, PagesSizeMismatch, ParentMissing,
+    DescriptorsInvalid. Reads every pagemap, no pages.
+    """
+    images = ImageDirectory(files, directory)
+    names = images.names()
+    _check_magic(images, names)
+    read_inventory(images)
+    tasks = read_tasks(images)
+    alive = [task for task in tasks if task.alive]
+    opened = {(file.kind, file.id) for file in read_files(images)}
+    read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive)))
+    for descriptor in read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)):
+        if (descriptor.kind, descriptor.file) not in opened:
+            name = images.path(Kind.FDINFO.file(descriptor.table))
+            raise damaged(name, f"has descriptor {descriptor.number} of a file that files.img does not have")
+    _check_filters(images, alive)
+    _check_memory(images, names, alive, opened)
+    _check_descriptors(images)
+
+
+def _check_magic(images: ImageDirectory, names: Sequence[str]) -> None:
+    for name in names:
+        if name.startswith(_LEGACY):
+            raise CheckpointInvalid("ImagesTooOld", f"{images.path(name)} is an image of CRIU before 2.0")
+        pattern = name if name in MAGIC else _NUMBER.sub("%", name)
+        if pattern in MAGIC:
+            start = header(pattern)
+            with images.files.open(images.path(name)) as image:
+                if image.read(len(start)) != start:
+                    raise wrong_magic(images.path(name), pattern)
+
+
+def _check_filters(images: ImageDirectory, tasks: Sequence[Task]) -> None:
+    """CRIU follows ``prev`` without counting, and indexes an empty image without looking."""
+    name = images.path(Kind.SECCOMP.file())
+    used = {thread.seccomp_filter or 0 for task in tasks for thread in task.threads if thread.seccomp_mode == 2}
+    present = Kind.SECCOMP.file() in images
+    entries = images.entries(Kind.SECCOMP, SeccompEntry) if present else []
+    if len(entries) > 1:
+        raise damaged(name, f"has {len(entries)} messages instead of one")
+    filters = list(entries[0].seccomp_filters) if entries else []
+    for start in range(len(filters)):
+        if len(filters[start].filter) % _BPF_INSTRUCTION_BYTES or not filters[start].filter:
+            raise damaged(name, f"has a filter {start} that is no list of instructions")
+    state = [0] * len(filters)
+    for start in range(len(filters)):
+        chain, index = [], start
+        while state[index] == 0:
+            state[index] = 1
+            chain.append(index)
+            if not filters[index].HasField("prev"):
+                break
+            index = filters[index].prev
+            if index >= len(filters) or state[index] == 1:
+                raise damaged(name, f"has a filter {chain[-1]} whose predecessor is missing or itself")
+        for index in chain:
+            state[index] = 2
+    if used and max(used) >= len(filters):
+        raise damaged(name, f"lacks the filter {max(used)} that a thread has")
+
+
+def _check_memory(
+    images: ImageDirectory, names: Sequence[str], tasks: Sequence[Task], opened: set[tuple[str, int]]
+) -> None:
+    pages_users: dict[int, str] = {}
+    page_bytes = _PAGE_BYTES.get(tasks[0].machine, _OTHER_PAGE_BYTES) if tasks else (4096,)
+    for task in tasks:
+        mm = images.one(Kind.MM, MmEntry, task.pid)
+        if ("reg", mm.exe_file_id) not in opened:
+            raise damaged(images.path(Kind.MM.file(task.pid)), "names an executable that files.img does not have")
+        for what, number in (("working directory", task.cwd_file), ("root directory", task.root_file)):
+            if ("reg", number) not in opened:
+                raise damaged(images.path(Kind.FS.file(task.pid)), f"names a {what} that files.img does not have")
+        _check_pagemap(images, Kind.PAGEMAP, task.pid, page_bytes, pages_users)
+    prefix = Kind.SHMEM_PAGEMAP.value.partition("%")[0]
+    for name in names:
+        if name.startswith(prefix) and name.endswith(".img"):
+            _check_pagemap(images, Kind.SHMEM_PAGEMAP, name[len(prefix) : -len(".img")], page_bytes, pages_users)
+
+
+def _check_pagemap(
+    images: ImageDirectory, kind: Kind, number: int | str, page_bytes: Sequence[int], users: dict[int, str]
+) -> None:
+    name = images.path(kind.file(number))
+    pieces = split(images.files.read(name, _PAGEMAP_BYTES_MAX), kind, name)
+    try:
+        pages_id = PagemapHead.FromString(next(pieces)).pages_id
+        pages = _count_pages(pieces, name, min(page_bytes))
+    except StopIteration:
+        raise damaged(name, "is empty") from None
+    except DecodeError as error:
+        raise damaged(name, "has a message that does not decode") from error
+    if pages_id in users:
+        raise damaged(name, f"shares its pages with {users[pages_id]}")
+    users[pages_id] = name
+    file = images.path(f"pages-{pages_id}.img")
+    size = images.files.size(file)
+    if size not in (pages * unit for unit in page_bytes):
+        raise CheckpointInvalid(
+            "PagesSizeMismatch",
+            f"{file} has {size} bytes, but {name} lists {pages} pages of {page_bytes[0]}; the dump is incomplete",
+        )
+
+
+def _count_pages(pieces: Iterator[bytes], name: str, unit: int) -> int:
+    pages = 0
+    end = 0
+    parse = PagemapEntry.FromString
+    for piece in pieces:
+        entry = parse(piece)
+        flags = entry.flags if entry.HasField("flags") else PE_PRESENT
+        count = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
+        if flags & PE_PARENT or entry.in_parent:
+            raise CheckpointInvalid(
+                "ParentMissing", f"{name} needs the pages of an earlier dump; only whole dumps restore"
+            )
+        if not flags & PE_PRESENT:
+            raise CheckpointInvalid("PagesMissing", f"{name} has pages that were left on the node (a lazy dump)")
+        start = entry.vaddr
+        if start % unit or start < end or not count or (end := start + count * unit) > 1 << 64:
+            raise damaged(name, f"has pages at {start:#x} out of order, overlapping or not aligned")
+        pages += count
+    return pages
+
+
+def _check_descriptors(images: ImageDirectory) -> None:
+    """runc takes the first three entries for stdin, stdout and stderr without counting them."""
+    name = images.path(DESCRIPTORS)
+    document = parse_json(images.files.read(name, 1 << 20), name)
+    if len(JsonObject({"descriptors": document}, name).texts("descriptors")) < 3:
+        raise CheckpointInvalid("DescriptorsInvalid", f"{name} does not list stdin, stdout and stderr")
