@@ -59,7 +59,7 @@ class Session:
         register_timeout_s: float = 10.0,
         subscribed: Iterable[Event] = SUBSCRIBED,
     ) -> None:
-        """``register_timeout_s`` should exceed 5 s: the runtime takes connections in turn, waiting that long for each."""
+        """``register_timeout_s`` should exceed 5 s: the runtime takes connections in turn, each for up to that long."""
         self.socket_path = socket_path
         self.runtime: Runtime | None = None
         self.ready = False
