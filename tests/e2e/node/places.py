@@ -1,0 +1,35 @@
+"""Where the test nodes keep what they build and run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def cache() -> Path:
+    """The one folder that holds all base roots, Python dependencies and running nodes; ``make clean`` removes it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nri-restore"
+
+
+def runs() -> Path:
+    """One folder per running node and network; whatever lies here after its owner died is swept."""
+    return cache() / "runs"
+
+
+def sample(name: str) -> Path:
+    """A file of the folder beside the checkout that holds real checkpoints; it may not exist."""
+    return CHECKOUT.parent / "shared/data" / name
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds ``path`` against every other process of this machine; freed by the kernel when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,49 @@
+"""Removes what earlier test runs left behind when they were killed: processes, mounts, cgroups, interfaces, folders.
+
+``python -m tests.e2e.node.sweep`` leaves running tests alone; ``--all`` ends their machines too.
+Needs nothing but the standard library and root.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from tests.e2e.node import cgroups
+from tests.e2e.node.machine import destroy
+from tests.e2e.node.network import remove_bridge
+from tests.e2e.node.places import runs
+from tests.e2e.node.processes import lives
+
+
+def sweep(*, everything: bool = False) -> list[str]:
+    """Removes machines, then networks, whose owner is dead (or all); returns what it removed."""
+    removed = []
+    for folder in sorted(runs().glob("machine-*")) + sorted(runs().glob("network-*")):
+        record = folder / "owner"
+        if not everything and record.exists() and lives(record.read_text()):
+            continue
+        kind, _, name = folder.name.partition("-")
+        if kind == "machine":
+            destroy(name)
+        else:
+            remove_bridge(name)
+            shutil.rmtree(folder)
+        removed.append(folder.name)
+    # A cgroup without a folder: the folder was deleted by hand, or the crash came in between.
+    for hierarchy in cgroups.hierarchies():
+        for group in hierarchy.folder.glob(f"{cgroups.PREFIX}*"):
+            name = group.name.removeprefix(cgroups.PREFIX)
+            if not (runs() / f"machine-{name}").exists():
+                destroy(name)
+                removed.append(f"cgroup {name}")
+    return removed
+
+
+def main() -> None:
+    for name in sweep(everything="--all" in sys.argv[1:]):
+        print(f"removed {name}")
+
+
+if __name__ == "__main__":
+    main()
