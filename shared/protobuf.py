@@ -21,7 +21,7 @@ def define(namespace: dict[str, Any], serialized_file: bytes) -> None:
     """
     pool = descriptor_pool.DescriptorPool()
     file = descriptor_pb2.FileDescriptorProto.FromString(serialized_file)
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     descriptor = pool.FindFileByName(file.name)
     namespace["DESCRIPTOR"] = descriptor
     for name, message in descriptor.message_types_by_name.items():

@@ -1,0 +1,200 @@
+"""The daemon: the session process, which answers the runtime, and the worker process it keeps alive.
+
+The session never blocks: an ordinary container is answered inside the NRI library's read; for one of ours it waits at
+most ``limits.answer_s`` for the worker's quick checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nri_plugin.config import Config, load
+from nri_plugin.nri.nri_pb2 import Container, ContainerAdjustment, PodSandbox
+from nri_plugin.nri.reconnect import run_forever
+from nri_plugin.nri.session import Session
+from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
+from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.request import concerns_us, request_of
+from shared.errors import Refused, RestoreError, Unavailable
+
+log = logging.getLogger(__name__)
+
+LINE_LIMIT_BYTES = 8 << 20
+RESTART_DELAY_S = 0.2
+
+
+class WorkerProcess:
+    """The worker as a child, started again when it dies; jobs sent meanwhile wait for the next one."""
+
+    def __init__(self, config_path: Path) -> None:
+        self.config_path = config_path
+        self.answers: dict[str, asyncio.Future[RestoreError | None]] = {}
+        self.writer: asyncio.StreamWriter | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.running: frozenset[str] | None = None
+        """Containers with a process, as last told by the runtime; a new worker starts by reconciling with them."""
+
+    async def run(self) -> None:
+        while True:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "nri_plugin.worker",
+                    str(self.config_path),
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                )
+            reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+            if self.running is not None:
+                self.send({"job": "reconcile", "running": sorted(self.running)})
+            try:
+                while line := await reader.readline():
+                    self._answered(json.loads(line))
+            except ConnectionError:
+                pass
+            finally:
+                self.writer.close()
+                self.writer = None
+                status = await self._end()
+            log.error("the worker ended with status %s; starting another", status)
+            lost = Unavailable("WorkerLost", "the restore worker ended while it checked this container; try again")
+            for waiting in self.answers.values():
+                if not waiting.done():
+                    waiting.set_result(lost)
+            await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _end(self) -> int | None:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        return await self.process.wait()
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        waiting = self.answers.get(message["container_id"])
+        if waiting is not None and not waiting.done():
+            reason = message["reason"]
+            waiting.set_result(Refused(reason, message["sentence"]) if reason else None)
+
+    def send(self, job: dict[str, Any]) -> None:
+        if self.writer is None:
+            log.warning("no worker for the job %s; it is made up for when the next one starts", job["job"])
+            return
+        self.writer.write(json.dumps(job).encode() + b"\n")
+
+    async def prepare(self, request: dict[str, Any], container_id: str, timeout_s: float) -> RestoreError | None:
+        """The verdict of the quick checks; None also when they take longer than ``timeout_s``."""
+        if self.writer is None:
+            return Unavailable("WorkerLost", "the restore worker is being started again; try again")
+        waiting = asyncio.get_running_loop().create_future()
+        self.answers[container_id] = waiting
+        try:
+            self.send({"job": "prepare", "request": request})
+            return await asyncio.wait_for(waiting, timeout_s)
+        except TimeoutError:
+            return None
+        finally:
+            self.answers.pop(container_id, None)
+
+
+class RestoreHandler:
+    """What the NRI session calls; see nri_plugin.nri.handler.Handler."""
+
+    def __init__(self, config: Config, worker: WorkerProcess) -> None:
+        self.config = config
+        self.worker = worker
+
+    def owns(self, pod: PodSandbox, container: Container) -> bool:
+        return concerns_us(pod, container, self.config.runtime.handler)
+
+    async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
+        try:
+            return await self._decide(pod, container)
+        except RestoreError:
+            raise
+        except Exception as error:
+            log.exception("deciding about %s failed", container.id[:12])
+            raise Unavailable("Internal", f"nri-restore failed: {type(error).__name__}: {error}") from error
+
+    async def _decide(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
+        request = request_of(pod, container, self.config.runtime.handler)
+        plan = Plan(self.config.paths.plans, container.id)
+        plan.create(request)
+        verdict = await self.worker.prepare(json.loads(request.to_json()), container.id, self.config.limits.answer_s)
+        if verdict is not None:
+            raise verdict
+        return ContainerAdjustment(annotations={CRIU_CONFIG_ANNOTATION: str(plan.path / "criu.conf")})
+
+    async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
+        self.worker.running = frozenset(container.id for container in containers)
+        self.worker.send({"job": "reconcile", "running": sorted(self.worker.running)})
+
+    async def stop_container(self, pod: PodSandbox, container: Container) -> None:
+        if self.owns(pod, container):
+            self.worker.send({"job": "stop", "container_id": container.id})
+
+    async def remove_container(self, pod: PodSandbox, container: Container) -> None:
+        if self.owns(pod, container):
+            self.worker.send({"job": "remove", "container_id": container.id})
+
+    async def stop_pod_sandbox(self, pod: PodSandbox) -> None:
+        if pod.runtime_handler == self.config.runtime.handler:
+            self.worker.send({"job": "stop_pod", "pod_id": pod.id})
+
+    async def remove_pod_sandbox(self, pod: PodSandbox) -> None:
+        """Not subscribed to."""
+
+
+def only_instance(config: Config) -> int:
+    """Locks the node for this process; raises Unavailable("AlreadyRunning"). Two plugins would undo each other."""
+    config.paths.plans.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Unavailable("AlreadyRunning", "another nri-restore runs on this node; stop it first") from error
+    return descriptor
+
+
+async def serve(config: Config, config_path: Path) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    worker = WorkerProcess(config_path)
+    session = Session(config.nri.socket, config.nri.name, config.nri.index, RestoreHandler(config, worker))
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: stopping.append(loop.create_task(session.close())))
+    working = loop.create_task(worker.run())
+    serving = loop.create_task(run_forever(session))
+    await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
+    if stopping:
+        await asyncio.wait(stopping)
+    working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def run_daemon(config_path: Path) -> None:
+    """The whole of ``nri-restore run``; raises ConfigInvalid or Unavailable before anything is started."""
+    config = load(config_path)
+    lock = only_instance(config)
+    try:
+        asyncio.run(serve(config, config_path))
+    finally:
+        os.close(lock)

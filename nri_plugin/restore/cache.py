@@ -1,0 +1,82 @@
+"""What the node keeps of checkpoint images: a lease each, remembered by reference, dropped by count and age.
+
+``<state>/images/<digest hex>`` holds the image's target digest and every reference it was asked for by, one a line; its
+modification time is the last use. The kubelet's image garbage collection knows only images that pods name, so the
+lease is what keeps a checkpoint named by an annotation, and the committed root file system of any.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from nri_plugin.config import Cache
+from nri_plugin.containerd import containerd_pb2 as api
+from nri_plugin.containerd.client import Containerd, NotFound
+from nri_plugin.restore.images import LEASE_PREFIX, StoredImage, stored_image
+
+
+class ImageCache:
+    """Checkpoint images held by our leases."""
+
+    def __init__(self, containerd: Containerd, state: Path, limits: Cache) -> None:
+        self.containerd = containerd
+        self.directory = state / "images"
+        self.limits = limits
+
+    def remember(self, image: StoredImage, reference: str) -> None:
+        """Notes a use of ``image``, asked for as ``reference``."""
+        entry = self._entry(image.digest)
+        known = self._lines(entry)
+        if known[:1] == [image.target] and reference in known[1:]:
+            os.utime(entry)
+            return
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        references = [*known[1:], reference] if known[:1] == [image.target] else [reference]
+        temporary = entry.with_name(f".{entry.name}")
+        temporary.write_text("\n".join([image.target, *references]) + "\n")
+        temporary.rename(entry)
+
+    def recall(self, reference: str) -> StoredImage | None:
+        """The image last asked for as ``reference`` whose content our lease kept; None when there is none."""
+        entries = sorted(self._entries(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        for entry in entries:
+            target, *references = self._lines(entry) or [""]
+            if reference in references:
+                try:
+                    return stored_image(self.containerd, api.Descriptor(digest=target))
+                except NotFound:
+                    continue
+        return None
+
+    def prune(self, in_use: frozenset[str]) -> None:
+        """Drops the leases of images that no plan names, beyond the newest few or when too old."""
+        idle = [entry for entry in self._entries() if f"sha256:{entry.name}" not in in_use]
+        idle.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        oldest = time.time() - self.limits.unused_age_s
+        for position, entry in enumerate(idle):
+            if position >= self.limits.unused or entry.stat().st_mtime < oldest:
+                self.containerd.delete_lease(LEASE_PREFIX + entry.name)
+                entry.unlink(missing_ok=True)
+        kept = {LEASE_PREFIX + entry.name for entry in self._entries()}
+        for lease in self.containerd.leases(LEASE_PREFIX):
+            digest = "sha256:" + lease.id.removeprefix(LEASE_PREFIX)
+            if lease.id not in kept and digest not in in_use:
+                self.containerd.delete_lease(lease.id)
+
+    def _entry(self, digest: str) -> Path:
+        return self.directory / digest.removeprefix("sha256:")
+
+    def _entries(self) -> list[Path]:
+        try:
+            return [entry for entry in self.directory.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    @staticmethod
+    def _lines(entry: Path) -> list[str]:
+        try:
+            return entry.read_text().splitlines()
+        except FileNotFoundError:
+            return []

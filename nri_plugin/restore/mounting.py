@@ -1,0 +1,81 @@
+"""Mounting and unmounting through libc, without a child process; and deleting trees that may hold mounts.
+
+Source: mount(2), umount2(2), overlayfs.rst (option string limited to one page).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.errors import Unavailable
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+OPTIONS_LIMIT_BYTES = 4095
+"""One page less the final zero (fs/namespace.c copy_mount_options)."""
+
+INERT = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+"""How foreign content is mounted: read, never run."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: Path, fstype: str | None, flags: int, options: str | None = None) -> None:
+    """mount(2); raises Unavailable("MountFailed") with the kernel's reason."""
+    done = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype.encode() if fstype else None,
+        ctypes.c_ulong(flags),
+        options.encode() if options else None,
+    )
+    if done:
+        reason = os.strerror(ctypes.get_errno())
+        raise Unavailable("MountFailed", f"{source} cannot be mounted at {target}: {reason}")
+
+
+def bind(source: Path, target: Path, flags: int = INERT) -> None:
+    """Binds ``source`` (file or directory) over ``target`` with ``flags``."""
+    mount(str(source), target, None, MS_BIND)
+    mount("none", target, None, MS_REMOUNT | MS_BIND | flags)
+
+
+def unmount(target: Path) -> bool:
+    """Unmounts everything stacked at ``target``, lazily; False when nothing was mounted there."""
+    found = False
+    while not _libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW):
+        found = True
+    return found
+
+
+def mounts_below(directory: Path) -> Sequence[Path]:
+    """Mount points at or below ``directory``, deepest first."""
+    prefix = f"{directory}/"
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        point = line.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
+        if point == str(directory) or point.startswith(prefix):
+            found.append(Path(point))
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def delete_tree(directory: Path) -> None:
+    """Unmounts everything below ``directory``, then deletes it; never walks into a mount.
+
+    Raises Unavailable("StillMounted") when something cannot be unmounted: then nothing is deleted.
+    """
+    for point in mounts_below(directory):
+        unmount(point)
+    if left := mounts_below(directory):
+        raise Unavailable("StillMounted", f"{left[0]} cannot be unmounted, so {directory} is left as it is")
+    shutil.rmtree(directory, ignore_errors=False, onerror=_ignore_missing)
+
+
+def _ignore_missing(function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]

@@ -1,0 +1,117 @@
+"""What a preparation works with: the node's runtime, configuration, views, and what was learnt once per image."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nri_plugin.config import Config
+from nri_plugin.containerd.client import Containerd
+from nri_plugin.restore.images import StoredImage, Views
+from shared.archive import CheckpointFiles, open_checkpoint
+from shared.criu.dump import Dump, check_structure, read_dump
+from shared.errors import CommandFailed, Refused, Unavailable
+from shared.metadata import Checkpoint, read_checkpoint
+from shared.run import run
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint image whose view is mounted and whose metadata has been read and found whole."""
+
+    image: StoredImage
+    root: Path
+    checkpoint: Checkpoint
+    dump: Dump
+
+    def files(self) -> CheckpointFiles:
+        return open_checkpoint(self.root)
+
+
+@dataclass
+class Node:
+    """One node's runtime and caches; safe to use from several threads."""
+
+    config: Config
+    containerd: Containerd
+    views: Views
+    _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
+    _locks: dict[str, threading.RLock] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _criu_version: str | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Node:
+        runtime = config.runtime
+        containerd = Containerd(runtime.socket, namespace=runtime.namespace, snapshotter=runtime.snapshotter)
+        return cls(config, containerd, Views(containerd, config.paths.plans))
+
+    @contextmanager
+    def image_lock(self, digest: str) -> Iterator[None]:
+        """One thread at a time for what is made once per image."""
+        with self._guard:
+            lock = self._locks.setdefault(digest, threading.RLock())
+        with lock:
+            yield
+
+    def open(self, image: StoredImage) -> OpenedCheckpoint:
+        """Mounts the view and reads the checkpoint, or finds both done; raises CheckpointInvalid.
+
+        An image that turns out damaged keeps no view.
+        """
+        with self.image_lock(image.digest):
+            root = self.views.mount(image)
+            if known := self._opened.get(image.digest):
+                return known
+            try:
+                with open_checkpoint(root) as files:
+                    checkpoint = read_checkpoint(files)
+                    check_structure(files)
+                    dump = read_dump(files)
+                    inventory = files.read("checkpoint/inventory.img", 1 << 20)
+                if not dump.sockets_established:
+                    self.views.without_network_lock(image, inventory)
+            except BaseException:
+                self.views.release(image.digest)
+                raise
+            opened = OpenedCheckpoint(image, root, checkpoint, dump)
+            self._opened[image.digest] = opened
+            return opened
+
+    def release(self, digest: str) -> None:
+        """Lets go of a view that no plan names any more."""
+        with self.image_lock(digest):
+            self.views.release(digest)
+
+    def check_criu(self, checkpoint: Checkpoint) -> None:
+        """Raises Refused("CriuTooOld"): criu 4.1 crashes or fails on dumps of 4.2 (vdso, restorer)."""
+        if checkpoint.criu_version is None:
+            return
+        here = self.criu_version()
+        if _numbers(here) < _numbers(checkpoint.criu_version):
+            raise Refused(
+                "CriuTooOld",
+                f"the checkpoint was made by CRIU {checkpoint.criu_version}, this node has {here}; "
+                f"install CRIU {checkpoint.criu_version} or later",
+            )
+
+    def criu_version(self) -> str:
+        """The node's CRIU version, asked once."""
+        if self._criu_version is None:
+            try:
+                said = run(["criu", "--version"], timeout_s=10).stdout
+            except CommandFailed as error:
+                raise Refused("CriuMissing", f"this node cannot restore: {error.sentence}; install criu") from error
+            found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
+            if not found:
+                raise Unavailable("CriuMissing", f"criu --version says {said[:80]!r}")
+            self._criu_version = found[1]
+        return self._criu_version
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,0 +1,46 @@
+"""How CRIU and the runtime are called for one container: criu.conf, arguments of ``runc restore``, what to wake.
+
+runc (1.1 and later) hands the file named by the annotation ``org.criu.config`` to CRIU instead of /etc/criu/runc.conf;
+its options win over those of runc's own request (libcontainer/criu_linux.go handleCriuConfigurationFile).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nri_plugin.restore.request import RestoreRequest
+from shared.criu.dump import Dump
+from shared.errors import Refused
+
+CRIU_CONFIG_ANNOTATION = "org.criu.config"
+
+
+def criu_config(request: RestoreRequest, dump: Dump) -> str:
+    """The text of criu.conf; raises Refused("TcpEstablished") when the pod wants no connection cut or kept."""
+    # Processes stay stopped until the runtime calls `start`, as a created container's do.
+    lines = ["leave-stopped", "verbosity 2"]
+    if request.tcp == "refuse" and dump.sockets_established:
+        raise Refused(
+            "TcpEstablished",
+            "the checkpoint holds established TCP connections and the pod's annotation nri-restore/tcp is refuse; "
+            "set it to close (peers see a reset) or established (both ends must still be there)",
+        )
+    lines.append("tcp-established" if request.tcp == "established" else "tcp-close")
+    lines.extend(request.criu)
+    return "\n".join(lines) + "\n"
+
+
+def arguments(images: Path, work: Path) -> tuple[str, ...]:
+    """Arguments for ``runc restore`` beside those it shares with ``create``.
+
+    On cgroup v2 the dumped cgroup paths must be ignored, or processes land in the old pod's cgroup (cri-o issue 6894).
+    """
+    words = ["--image-path", str(images), "--work-path", str(work)]
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        words += ["--manage-cgroups-mode", "ignore"]
+    return tuple(words)
+
+
+def stopped_pids(dump: Dump) -> tuple[int, ...]:
+    """Pids (in the container) that were stopped when dumped and must stay so: everything else is woken by SIGCONT."""
+    return tuple(task.pid for task in dump.tasks if task.state == "stopped")

@@ -1,0 +1,115 @@
+"""The plan directory: what the daemon tells restore-runc about one container.
+
+``<plans>/<container id>/`` (0700) holds, all of it text that a shell reads with builtins:
+
+| file       | content                                                                                    |
+|------------|--------------------------------------------------------------------------------------------|
+| lock       | held exclusively (flock) while the worker prepares; the kernel frees it when the worker dies |
+| status     | ``ok``, ``plain`` or ``refused <Reason>: <sentence>``; absent until decided                  |
+| request    | the RestoreRequest as JSON, for clean-up after a crash                                       |
+| image      | digest of the checkpoint image whose view this container uses                                |
+| argv       | one further argument of ``runc restore`` a line                                              |
+| criu.conf  | CRIU's options for this container, named by the annotation ``org.criu.config``               |
+| mount, fresh | options of the overlay over the bundle's rootfs, restored and original; relative to `l/` and `f/` |
+| namespaces | ``<type> <path>`` a line, of the pod's namespaces                                            |
+| log, logpath | the checkpoint's log lines, and the container log they go to                              |
+| remove     | a path relative to the rootfs that must be gone before the process resumes                   |
+| start-on-failure | there when a failed restore becomes an ordinary start                                  |
+| stopped    | pids (in the container) that were stopped when dumped                                        |
+| keep       | directory that restore.log is copied to                                                      |
+| work/      | CRIU's work directory                                                                        |
+
+restore-runc adds ``root`` (runc's --root), ``restoring``, ``restored`` (the pid) and ``failed``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nri_plugin.restore.request import RestoreRequest
+from shared.errors import RestoreError, Unavailable
+
+CONTAINER_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,254}")
+"""runc's own rule is ``[\\w+.-]+`` (libcontainer/factory_linux.go); CRI runtimes use 64 hex digits."""
+
+
+def one_line(text: str) -> str:
+    """``text`` fit for a status line: no line breaks, no control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+class Plan:
+    """One plan directory; every write is atomic."""
+
+    def __init__(self, plans: Path, container_id: str) -> None:
+        if not CONTAINER_ID.fullmatch(container_id):
+            raise Unavailable("ContainerIdInvalid", f"the runtime named a container {container_id!r}")
+        self.container_id = container_id
+        self.path = plans / container_id
+
+    def create(self, request: RestoreRequest) -> None:
+        """Makes the directory; what an earlier container of the same id left is replaced by nothing."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.path / "lock").touch(mode=0o600)
+        self.write("request", request.to_json())
+
+    def write(self, name: str, text: str | bytes) -> None:
+        target = self.path / name
+        temporary = self.path / f".{name}.new"
+        data = text if isinstance(text, bytes) else text.encode(errors="replace")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        temporary.rename(target)
+
+    def read(self, name: str) -> str | None:
+        try:
+            return (self.path / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def drop(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    @property
+    def status(self) -> str | None:
+        return self.read("status")
+
+    def refuse(self, error: RestoreError) -> None:
+        self.write("status", one_line(f"refused {error.reason}: {error.sentence}") + "\n")
+
+    def request(self) -> RestoreRequest | None:
+        """The request the plan was made for; None when it was never written whole."""
+        text = self.read("request")
+        try:
+            return RestoreRequest.from_json(json.loads(text)) if text else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock that restore-runc waits for; waits for nobody itself."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def plans_in(directory: Path) -> list[Plan]:
+    """Every plan directory below ``directory``."""
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return []
+    return [Plan(directory, e.name) for e in entries if e.is_dir(follow_symlinks=False) and len(e.name) >= 32]

@@ -1,0 +1,266 @@
+"""One restore, top to bottom: from the runtime's request to the plan restore-runc follows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from nri_plugin.containerd import containerd_pb2 as api
+from nri_plugin.containerd.client import NotFound
+from nri_plugin.containerd.images import pull
+from nri_plugin.restore import options, rootfs
+from nri_plugin.restore.cache import ImageCache
+from nri_plugin.restore.images import StoredImage, chain_id, find_image
+from nri_plugin.restore.mounts import check_mounts
+from nri_plugin.restore.node import Node, OpenedCheckpoint
+from nri_plugin.restore.oldlog import log_lines
+from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.report import RestoreReport
+from nri_plugin.restore.request import RestoreRequest
+from nri_plugin.restore.verify import check_command, check_processes, check_spec
+from shared import contract
+from shared.errors import Refused, RestoreError, Unavailable
+from shared.spec import RuntimeSpec, parse_spec
+
+CRI_METADATA = "io.cri-containerd.container.metadata"
+"""Extension of a containerd container that holds the CRI's own record (pkg/cri/store/container/metadata.go)."""
+POLL_S = 0.005
+
+Answer = Callable[[RestoreError | None], None]
+"""Called once, as soon as CreateContainer can be answered: with the refusal, or None to go on."""
+
+
+def prepare(
+    node: Node, cache: ImageCache, request: RestoreRequest, plan: Plan, answer: Answer, cancelled: Event
+) -> RestoreReport:
+    """Decides and prepares; the outcome is the plan's status. The caller holds the plan's lock.
+
+    Raises nothing but what is a defect of ours, and then the plan says refused already: a restore that cannot be
+    decided must never become a start from somewhere else.
+    """
+    report = RestoreReport(request)
+    try:
+        image = find_checkpoint(node, cache, request, report, answer, cancelled)
+        if image is None:
+            plan.write("status", "plain\n")
+            report.outcome = "plain"
+        else:
+            if image.layered and request.checkpoint is None:
+                plan.write("remove", f"{contract.LAYERED_DIR}\n")
+            if restores(request):
+                cache.remember(image, request.checkpoint or request.image)
+                restore(node, request, plan, image, report, answer, cancelled)
+            else:
+                start_instead(request, plan, image, report)
+        answer(None)
+    except RestoreError as error:
+        refuse(request, plan, report, error, answer)
+    except Exception as error:
+        refuse(request, plan, report, Unavailable("Internal", f"{type(error).__name__}: {error}"), answer)
+        raise
+    return report
+
+
+def restore(
+    node: Node,
+    request: RestoreRequest,
+    plan: Plan,
+    image: StoredImage,
+    report: RestoreReport,
+    answer: Answer,
+    cancelled: Event,
+) -> None:
+    """The steps of a restore; raises the RestoreError of the first that cannot be done."""
+    opened = check(node, request, plan, image, report)
+    answer(None)
+    lower = None if request.native else prepare_rootfs(node, request, opened, report, cancelled)
+    with report.phase("record"):
+        record = wait_for_record(node, request, cancelled)
+    live = parse_spec(record.spec.value, file="config.json")
+    with report.phase("verify"):
+        check_spec(opened.checkpoint.spec, live)
+        check_processes(opened.dump, live)
+    with report.phase("plan"):
+        write_plan(node, request, plan, opened, live, record, lower)
+        plan.write("status", "ok\n")
+    report.outcome = "ready"
+
+
+def restores(request: RestoreRequest) -> bool:
+    """Whether this attempt restores, or the pod wants a restarted container to start afresh."""
+    return request.attempt == 0 or request.on_restart == "restore"
+
+
+def start_instead(request: RestoreRequest, plan: Plan, image: StoredImage, report: RestoreReport) -> None:
+    """Lets the container start from its own image; raises Refused("NothingToStart") where that holds no programs."""
+    if request.checkpoint is None and not image.layered:
+        raise Refused(
+            "NothingToStart",
+            "the pod asks to start the container afresh, but its image is a checkpoint without the base image's files; "
+            f"use the base image with the annotation {contract.POD_CHECKPOINT}, or a layered checkpoint image",
+        )
+    plan.write("status", "plain\n")
+    report.outcome = "started afresh"
+
+
+def refuse(request: RestoreRequest, plan: Plan, report: RestoreReport, error: RestoreError, answer: Answer) -> None:
+    """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead."""
+    report.warnings.append(f"{error.reason}: {error.sentence}")
+    plan.drop("image")
+    if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
+        plan.write("status", "plain\n")
+        report.outcome = "started afresh, restore refused"
+        answer(None)
+    else:
+        plan.refuse(error)
+        report.outcome = "refused"
+        answer(error)
+
+
+def find_checkpoint(
+    node: Node,
+    cache: ImageCache,
+    request: RestoreRequest,
+    report: RestoreReport,
+    answer: Answer,
+    cancelled: Event,
+) -> StoredImage | None:
+    """The checkpoint image to restore from, pulled if only the annotation names it; None for an ordinary container."""
+    containerd = node.containerd
+    with report.phase("find"):
+        if request.checkpoint is None:
+            image = find_image(containerd, request.image)
+            return image if image.is_checkpoint else None
+        found: StoredImage | None
+        try:
+            found = find_image(containerd, request.checkpoint)
+        except NotFound:
+            # The kubelet's image collection sees only the pod's own image; what our lease kept is still whole.
+            found = cache.recall(request.checkpoint)
+    if found is None:
+        answer(None)
+        with report.phase("pull"):
+            pull(containerd, request.checkpoint, timeout_s=node.config.limits.pull_s, cancelled=cancelled)
+            found = find_image(containerd, request.checkpoint)
+    if not found.is_checkpoint:
+        raise Refused(
+            "NotACheckpoint",
+            f"{request.checkpoint} is an ordinary image; the annotation {contract.POD_CHECKPOINT} must name an image "
+            "made by `kubectl restore build`, checkpointctl, Podman or buildah from a checkpoint archive",
+        )
+    return found
+
+
+def check(
+    node: Node, request: RestoreRequest, plan: Plan, image: StoredImage, report: RestoreReport
+) -> OpenedCheckpoint:
+    """Everything that can be refused before the container exists; quick, and quicker the second time."""
+    plan.write("image", image.digest)
+    with report.phase("view"):
+        opened = node.open(image)
+    with report.phase("check"):
+        node.check_criu(opened.checkpoint)
+        check_command(opened.checkpoint.spec, request.args)
+        report.warnings.extend(check_mounts(opened.checkpoint.spec.mounts, request.mounts))
+        if request.checkpoint is not None:
+            check_base(node, request, opened)
+        options.criu_config(request, opened.dump)
+    return opened
+
+
+def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) -> None:
+    """With an annotation the pod's own image must be the dump's base image; raises Refused("BaseImageDiffers")."""
+    own = find_image(node.containerd, request.image)
+    base = opened.checkpoint.base
+    if base.digest in {own.digest, own.target} or base.config_digest == own.config_digest:
+        return
+    if opened.image.layered and opened.image.diff_ids[: len(own.diff_ids)] == own.diff_ids:
+        return
+    known = rootfs.find_base(node.containerd, base)
+    if known is not None and known.chain_id == own.chain_id:
+        return
+    raise Refused(
+        "BaseImageDiffers",
+        f"the container's image {request.image} is not the one the checkpoint was made on "
+        f"({base.reference or base.name}); use that image, or name the container the checkpoint belongs to with "
+        f"{contract.POD_CHECKPOINT}.<container>",
+    )
+
+
+def prepare_rootfs(
+    node: Node, request: RestoreRequest, opened: OpenedCheckpoint, report: RestoreReport, cancelled: Event
+) -> str | None:
+    """The committed snapshot to put below the container's own directory; None where its rootfs is right already."""
+    image = opened.image
+    if image.layered:
+        # The last layer holds the checkpoint itself, which a container started from the base image need not see.
+        return chain_id(image.diff_ids[:-1]) if request.checkpoint is not None else None
+    with report.phase("rootfs"), opened.files() as files:
+        return rootfs.ensure_snapshot(
+            node.containerd,
+            image,
+            opened.checkpoint,
+            files,
+            pull_s=node.config.limits.pull_s,
+            cancelled=cancelled,
+            lock=node.image_lock,
+        )
+
+
+def wait_for_record(node: Node, request: RestoreRequest, cancelled: Event) -> api.Container:
+    """The runtime's record of the container, which appears just after CreateContainer was answered."""
+    deadline = time.monotonic() + node.config.limits.record_s
+    while not cancelled.wait(POLL_S):
+        try:
+            return node.containerd.container(request.container_id)
+        except NotFound:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "ContainerNotCreated", "the runtime never finished creating the container; the next attempt will"
+                ) from None
+    raise Unavailable("Cancelled", "the container was stopped or removed while its restore was being prepared")
+
+
+def write_plan(
+    node: Node,
+    request: RestoreRequest,
+    plan: Plan,
+    opened: OpenedCheckpoint,
+    live: RuntimeSpec,
+    record: api.Container,
+    lower: str | None,
+) -> None:
+    """Everything restore-runc reads, but the status."""
+    config = node.config
+    work = plan.path / "work"
+    work.mkdir(mode=0o700, exist_ok=True)
+    plan.write("criu.conf", options.criu_config(request, opened.dump))
+    plan.write("argv", "".join(f"{word}\n" for word in options.arguments(opened.root / "checkpoint", work)))
+    plan.write("namespaces", "".join(f"{ns.type} {ns.path}\n" for ns in live.namespaces if ns.path))
+    plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
+    kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
+    plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
+    if lower is not None:
+        fresh, overlay = rootfs.own_overlays(node.containerd, record.snapshot_key, lower, opened.image.lease)
+        rootfs.write_overlay(plan, "mount", "l", overlay)
+        rootfs.write_overlay(plan, "fresh", "f", fresh)
+    if request.on_failure == "start" and (request.checkpoint is not None or opened.image.layered):
+        plan.write("start-on-failure", "")
+    log_path = cri_log_path(record)
+    if opened.checkpoint.log_member and log_path and not request.native:
+        with opened.files() as files:
+            plan.write("log", log_lines(files, opened.checkpoint.log_member, config.limits.old_log_bytes))
+        plan.write("logpath", f"{log_path}\n")
+
+
+def cri_log_path(record: api.Container) -> Path | None:
+    """Where the CRI writes the container's log; None without one."""
+    try:
+        path: Any = json.loads(record.extensions[CRI_METADATA].value)["Metadata"]["LogPath"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Path(path) if path else None

@@ -1,0 +1,176 @@
+"""What the runtime asks for: one container about to be created, as far as a restore is concerned.
+
+Everything here comes from the live request (NRI's PodSandbox and Container), nothing from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from shared import contract
+from shared.errors import Refused
+
+OnFailure = Literal["fail", "start"]
+OnRestart = Literal["restore", "start"]
+Tcp = Literal["close", "established", "refuse"]
+
+CRIU_OPTIONS = frozenset({"file-locks"})
+"""Options of criu(8) that a pod may switch on: they widen what can be restored, not what it may do."""
+
+# Annotations containerd itself sets (internal/cri/annotations/annotations.go).
+IMAGE_NAME = "io.kubernetes.cri.image-name"
+CONTAINER_NAME = "io.kubernetes.cri.container-name"
+LOG_DIRECTORY = "io.kubernetes.cri.sandbox-log-directory"
+RESTART_COUNT = "io.kubernetes.container.restartCount"
+# Set by containerd 2.1-2.3 when its own restore takes the container (container_checkpoint_linux.go).
+NATIVE_RESTORED = "restored"
+NATIVE_IMAGE = "checkpointImage"
+
+
+class PodMessage(Protocol):
+    """The part of nri.pkg.api.v1alpha1.PodSandbox used here."""
+
+    id: str
+    name: str
+    uid: str
+    namespace: str
+    runtime_handler: str
+
+    @property
+    def annotations(self) -> Mapping[str, str]: ...
+
+
+class ContainerMessage(Protocol):
+    """The part of nri.pkg.api.v1alpha1.Container used here."""
+
+    id: str
+    name: str
+
+    @property
+    def annotations(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class RequestMount:
+    """One mount of the request; options as in the OCI spec."""
+
+    destination: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+    @property
+    def read_only(self) -> bool:
+        return "ro" in self.options
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """A container under our handler, or one whose pod names a checkpoint for it."""
+
+    container_id: str
+    container_name: str
+    attempt: int
+    pod_id: str
+    pod_name: str
+    pod_namespace: str
+    pod_uid: str
+    image: str
+    """The container's image as the runtime names it; for a native restore the checkpoint image."""
+    checkpoint: str | None
+    """Reference from the annotation; None when the container's own image is to be looked at."""
+    native: bool
+    """The runtime (containerd 2.1-2.3) is restoring by itself; restore-runc takes that restore over."""
+    args: tuple[str, ...]
+    mounts: tuple[RequestMount, ...]
+    cgroups_path: str
+    on_failure: OnFailure
+    on_restart: OnRestart
+    tcp: Tcp
+    criu: tuple[str, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RestoreRequest:
+        values = dict(document)
+        values["args"] = tuple(values["args"])
+        values["criu"] = tuple(values["criu"])
+        values["mounts"] = tuple(
+            RequestMount(m["destination"], m["type"], m["source"], tuple(m["options"])) for m in values["mounts"]
+        )
+        return cls(**values)
+
+
+def annotation(pod: PodMessage, container: str, key: str) -> str | None:
+    """The pod's value of ``key`` for one container: ``<key>.<container>`` wins over ``<key>``."""
+    annotations = pod.annotations
+    return annotations.get(f"{key}.{container}", annotations.get(key))
+
+
+def _choice(pod: PodMessage, container: str, key: str, allowed: tuple[str, ...]) -> Any:
+    value = annotation(pod, container, key)
+    if value is None:
+        return allowed[0]
+    if value not in allowed:
+        raise Refused("AnnotationInvalid", f"the pod's annotation {key} is {value!r}; it can be {', '.join(allowed)}")
+    return value
+
+
+def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str) -> bool:
+    """Whether the container is ours to decide on; must stay cheap, it runs for every container of the node."""
+    if pod.runtime_handler == handler:
+        return True
+    annotations = pod.annotations
+    return contract.POD_CHECKPOINT in annotations or f"{contract.POD_CHECKPOINT}.{container.name}" in annotations
+
+
+def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
+    """The request of a container that ``concerns_us``; raises Refused for annotations that cannot be followed."""
+    name = container.name
+    checkpoint = annotation(pod, name, contract.POD_CHECKPOINT)
+    if pod.runtime_handler != handler:
+        raise Refused(
+            "HandlerMissing",
+            f"the pod asks for a checkpoint ({contract.POD_CHECKPOINT}) but does not run under the runtime handler "
+            f"{handler}; set runtimeClassName to the RuntimeClass with that handler",
+        )
+    lazy = _choice(pod, name, contract.POD_LAZY, ("false", "true"))
+    if lazy == "true":
+        raise Refused("LazyUnsupported", f"lazy pages are not offered by this version; leave {contract.POD_LAZY} out")
+    criu = tuple(option for option in (annotation(pod, name, contract.POD_CRIU) or "").replace(",", " ").split())
+    if unknown := [option for option in criu if option not in CRIU_OPTIONS]:
+        raise Refused(
+            "AnnotationInvalid",
+            f"the pod's annotation {contract.POD_CRIU} has {', '.join(unknown)}; allowed are "
+            + ", ".join(sorted(CRIU_OPTIONS)),
+        )
+    annotations = container.annotations
+    native = annotations.get(NATIVE_RESTORED) == "true" and NATIVE_IMAGE in annotations
+    restarts = annotations.get(RESTART_COUNT, "0")
+    return RestoreRequest(
+        container_id=container.id,
+        container_name=name,
+        attempt=int(restarts) if restarts.isdecimal() else 0,
+        pod_id=pod.id,
+        pod_name=pod.name,
+        pod_namespace=pod.namespace,
+        pod_uid=pod.uid,
+        image=annotations[NATIVE_IMAGE] if native else annotations.get(IMAGE_NAME, ""),
+        checkpoint=checkpoint,
+        native=native and checkpoint is None,
+        args=tuple(container.args),
+        mounts=tuple(
+            RequestMount(mount.destination, mount.type, mount.source, tuple(mount.options))
+            for mount in container.mounts
+        ),
+        cgroups_path=container.linux.cgroups_path,
+        on_failure=_choice(pod, name, contract.POD_ON_FAILURE, ("fail", "start")),
+        on_restart=_choice(pod, name, contract.POD_ON_RESTART, ("restore", "start")),
+        tcp=_choice(pod, name, contract.POD_TCP, ("close", "established", "refuse")),
+        criu=criu,
+    )

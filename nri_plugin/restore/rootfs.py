@@ -1,0 +1,212 @@
+"""The root file system of a container restored from an archive image: base image + rootfs diff + the container's own.
+
+Base and diff are committed once per checkpoint image as a snapshot of the runtime's own (shared by replicas, under
+the image's lease); restore-runc mounts it below the container's own upper directory, so writable-layer accounting and
+clean-up stay the runtime's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import BinaryIO
+
+from nri_plugin.containerd import containerd_pb2 as api
+from nri_plugin.containerd.client import Containerd, NotFound
+from nri_plugin.containerd.images import pull
+from nri_plugin.restore.images import LEASE_PREFIX, StoredImage, find_image, stored_image
+from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES
+from nri_plugin.restore.plan import Plan
+from shared import oci
+from shared.archive import CheckpointFiles
+from shared.errors import Refused, RestoreError, Unavailable
+from shared.metadata import BaseImage, Checkpoint
+
+LAYER_MAGIC = {b"\x1f\x8b": oci.LAYER_GZIP, b"\x28\xb5\x2f\xfd": oci.LAYER_ZSTD}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The overlay restore-runc mounts: lower directories topmost first, and the container's own two."""
+
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    extra: tuple[str, ...]
+    """Options of the runtime's own mount that are none of these (index=off, volatile …)."""
+
+
+def snapshot_name(image: StoredImage) -> str:
+    """Name of the committed base+diff snapshot of a checkpoint image."""
+    return f"{LEASE_PREFIX}rootfs-{image.digest.removeprefix('sha256:')}"
+
+
+def find_base(containerd: Containerd, base: BaseImage) -> StoredImage | None:
+    """The dump's base image in the node's store, by manifest digest, else by config digest; never by tag."""
+    if base.digest:
+        for image in containerd.images_by_digest(base.digest):
+            return stored_image(containerd, image.target)
+    if base.config_digest:
+        try:
+            return find_image(containerd, base.config_digest)
+        except NotFound:
+            return None
+    return None
+
+
+def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, cancelled: Event) -> StoredImage:
+    """The dump's base image, pulled by digest when the node does not have it.
+
+    Raises Refused("BaseImageUnknown") when the dump recorded no digest, Unavailable("BaseImageMissing") with the
+    registry's reason when the image cannot be had.
+    """
+    if found := find_base(containerd, base):
+        return found
+    if not base.digest or not base.reference or "@" not in base.reference:
+        raise Refused(
+            "BaseImageUnknown",
+            f"the checkpoint names its base image only as {base.reference or base.name or 'nothing'}, without a "
+            "registry digest, and the node does not have it; pull it on the node, or build the checkpoint image "
+            "with --format layered",
+        )
+    try:
+        pull(containerd, base.reference, timeout_s=timeout_s, cancelled=cancelled)
+    except Unavailable as error:
+        if error.reason != "ImagePullFailed":
+            raise
+        raise Unavailable(
+            "BaseImageMissing",
+            f"the checkpoint's base image is not on this node, and {error.sentence}; "
+            "make it available there, or build the checkpoint image with --format layered",
+        ) from error
+    found = find_base(containerd, base)
+    if found is None:
+        raise Unavailable("BaseImageMissing", f"the runtime pulled {base.reference} but does not list its digest")
+    return found
+
+
+def ensure_snapshot(
+    containerd: Containerd,
+    image: StoredImage,
+    checkpoint: Checkpoint,
+    files: CheckpointFiles,
+    *,
+    pull_s: float,
+    cancelled: Event,
+    lock: Callable[[str], AbstractContextManager[None]],
+) -> str:
+    """The committed base+diff snapshot of ``image``, made if it is not there.
+
+    Looked for before anything is pulled: a base image that is gone does not matter once the snapshot stands.
+    """
+    name = snapshot_name(image)
+    if containerd.has_snapshot(name):
+        return name
+    # Pulled outside the lock: a replica that is cancelled must not wait for another's pull.
+    base = require_base(containerd, checkpoint.base, timeout_s=pull_s, cancelled=cancelled)
+    with lock(image.digest):
+        if containerd.has_snapshot(name):
+            return name
+        key = f"{name}-{uuid.uuid4().hex[:8]}"
+        mounts = containerd.prepare(key, base.chain_id, lease=image.lease)
+        try:
+            if checkpoint.rootfs_diff:
+                with files.open(checkpoint.rootfs_diff) as diff:
+                    apply_layer(containerd, image.lease, diff, mounts)
+            if checkpoint.deleted_files:
+                apply_layer(containerd, image.lease, io.BytesIO(whiteouts(checkpoint.deleted_files)), mounts)
+            containerd.commit(key, name, lease=image.lease)
+        except BaseException:
+            containerd.remove_snapshot(key)
+            raise
+    return name
+
+
+def whiteouts(paths: Sequence[str]) -> bytes:
+    """A plain layer that deletes ``paths`` (absolute, in the container); image-spec layer.md, Whiteouts."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in paths:
+            parent, _, last = path.strip("/").rpartition("/")
+            if last and ".." not in path.split("/"):
+                tar.addfile(tarfile.TarInfo(f"{parent}/.wh.{last}" if parent else f".wh.{last}"))
+    return buffer.getvalue()
+
+
+def apply_layer(containerd: Containerd, lease: str, layer: BinaryIO, mounts: Sequence[api.Mount]) -> None:
+    """Unpacks a seekable layer (plain, gzip or zstd tar) onto ``mounts``.
+
+    containerd's Diff.Apply has its own path safety, and reads from the content store: the layer goes there under our
+    lease, and only for that long.
+    """
+    start = layer.read(4)
+    digest = hashlib.sha256(start)
+    size = len(start)
+    while chunk := layer.read(1 << 20):
+        digest.update(chunk)
+        size += len(chunk)
+    media_type = next((kind for magic, kind in LAYER_MAGIC.items() if start.startswith(magic)), oci.LAYER)
+    descriptor = api.Descriptor(media_type=media_type, digest=f"sha256:{digest.hexdigest()}", size=size)
+    layer.seek(0)
+    containerd.write_content(f"nri-restore-{descriptor.digest}", layer, size, descriptor.digest, lease=lease)
+    containerd.hold(lease, descriptor.digest, "content")
+    try:
+        containerd.apply(descriptor, mounts)
+    except RestoreError as error:
+        raise Unavailable("RootfsDiffFailed", f"the checkpoint's rootfs diff cannot be applied: {error}") from error
+    finally:
+        containerd.release(lease, descriptor.digest, "content")
+
+
+def own_overlays(containerd: Containerd, snapshot_key: str, lower_snapshot: str, lease: str) -> tuple[Overlay, Overlay]:
+    """The container's own overlay as the runtime mounts it, and the same upper directory over ``lower_snapshot``.
+
+    Raises Refused("SnapshotterUnsupported") for anything but an overlay with an upper directory.
+    """
+    own = containerd.mounts(snapshot_key)
+    options = _options(own)
+    if len(own) != 1 or own[0].type != "overlay" or not {"lowerdir", "upperdir", "workdir"} <= options.keys():
+        raise Refused(
+            "SnapshotterUnsupported",
+            f"checkpoint images of the archive format need the overlayfs snapshotter, this container uses "
+            f"{own[0].type if own else 'none'}; build the image with --format layered",
+        )
+    # Only a view tells a committed snapshot's directories; the lease keeps them once the view is gone again.
+    key = f"{lease}-peek-{uuid.uuid4().hex[:8]}"
+    view = containerd.view(key, lower_snapshot, lease=lease)
+    containerd.remove_snapshot(key)
+    lower = (view[0].source,) if view[0].type == "bind" else tuple(_options(view)["lowerdir"].split(":"))
+    named = {"lowerdir", "upperdir", "workdir"}
+    extra = tuple(option for option in own[0].options if option.partition("=")[0] not in named)
+    fresh = Overlay(tuple(options["lowerdir"].split(":")), options["upperdir"], options["workdir"], extra)
+    return fresh, replace(fresh, lower=lower)
+
+
+def _options(mounts: Sequence[api.Mount]) -> dict[str, str]:
+    return {name: value for mount in mounts for name, _, value in (option.partition("=") for option in mount.options)}
+
+
+def write_overlay(plan: Plan, name: str, directory: str, overlay: Overlay) -> None:
+    """Puts an overlay into the plan: its options in the file ``name``, relative to links in ``directory``.
+
+    mount(2) takes one page of options; from inside ``directory`` each layer is one number.
+    """
+    links = plan.path / directory
+    links.mkdir(mode=0o700, exist_ok=True)
+    for old in links.iterdir():
+        old.unlink()
+    for number, lower in enumerate(overlay.lower):
+        (links / str(number)).symlink_to(lower)
+    (links / "u").symlink_to(overlay.upper)
+    (links / "w").symlink_to(overlay.work)
+    lowers = ":".join(str(number) for number in range(len(overlay.lower)))
+    options = ",".join((*overlay.extra, f"lowerdir={lowers}", "upperdir=u", "workdir=w"))
+    if len(options) > OPTIONS_LIMIT_BYTES:
+        raise Refused("TooManyLayers", f"the base image has {len(overlay.lower)} layers, too many for one overlay")
+    plan.write(name, options + "\n")
