@@ -11,14 +11,15 @@ import errno
 import io
 import os
 import stat
-from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, cast
 
+from shared.checkpoint_files import CheckpointFiles, Window, unreadable
 from shared.compression import Compression, Decompressed, sniff
 from shared.errors import CheckpointInvalid
-from shared.tar import DEPTH_MAX, MEMBERS_MAX, MemberWalk, TarMember, normalised, quoted
+from shared.member_names import normalised, quoted
+from shared.tar import MemberWalk, TarMember
+from shared.unpacked import UnpackedDirectory
 
 __all__ = ["CheckpointFiles", "Compression", "open_checkpoint"]
 
@@ -26,58 +27,6 @@ KEPT_FILE_BYTES: Final = 4 << 20
 """Files up to this size stay in memory while a compressed archive is passed once …"""
 KEPT_BYTES: Final = 64 << 20
 """… up to this much in all."""
-
-
-class CheckpointFiles(ABC):
-    """The regular files of one checkpoint, by name; a context manager."""
-
-    path: Path
-    compression: Compression = Compression.NONE
-
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Every regular file, as ``config.dump`` or ``checkpoint/pages-1.img``, in the archive's or sorted order."""
-
-    @abstractmethod
-    def __contains__(self, name: object) -> bool:
-        """Whether there is such a regular file."""
-
-    @abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes; CheckpointInvalid("FileMissing") when there is no such file."""
-
-    @abstractmethod
-    def open(self, name: str) -> BinaryIO:
-        """The file's bytes, streamed; seekable except for large files of a compressed archive."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Frees the descriptors; files already open stay readable."""
-
-    def read(self, name: str, limit_bytes: int) -> bytes:
-        """The whole file; CheckpointInvalid("FileTooLarge") when it has more than ``limit_bytes``."""
-        size = self.size(name)
-        if size > limit_bytes:
-            raise CheckpointInvalid(
-                "FileTooLarge",
-                f"{quoted(name)} of {self.path} has {size} bytes, more than the {limit_bytes} a sound checkpoint needs",
-            )
-        with self.open(name) as file:
-            content = file.read(size + 1)
-        if len(content) != size:
-            raise CheckpointInvalid("ArchiveTruncated", f"{quoted(name)} of {self.path} changed while it was read")
-        return content
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _missing(self, name: str) -> CheckpointInvalid:
-        return CheckpointInvalid("FileMissing", f"{self.path} has no file {quoted(name)}")
 
 
 def open_checkpoint(path: Path, *, subdirectory: str = "") -> CheckpointFiles:
@@ -91,11 +40,11 @@ def open_checkpoint(path: Path, *, subdirectory: str = "") -> CheckpointFiles:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CheckpointInvalid("CheckpointUnreadable", f"{path} is a symbolic link; name its target") from error
-        raise _unreadable(path, error) from error
+        raise unreadable(str(path), error) from error
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            return _Directory(path, descriptor, subdirectory)
+            return UnpackedDirectory(path, descriptor, subdirectory)
         if not stat.S_ISREG(mode):
             raise CheckpointInvalid("CheckpointUnreadable", f"{path} is neither a file nor a directory")
         compression = sniff(os.pread(descriptor, 4, 0))
@@ -104,14 +53,10 @@ def open_checkpoint(path: Path, *, subdirectory: str = "") -> CheckpointFiles:
         return _CompressedArchive(path, descriptor, subdirectory, compression)
     except OSError as error:
         os.close(descriptor)
-        raise _unreadable(path, error) from error
+        raise unreadable(str(path), error) from error
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def _unreadable(path: Path, error: OSError) -> CheckpointInvalid:
-    return CheckpointInvalid("CheckpointUnreadable", f"cannot read {path}: {error.strerror}")
 
 
 class _Archive(CheckpointFiles):
@@ -125,7 +70,7 @@ class _Archive(CheckpointFiles):
         self._prefix = f"{inside}/" if inside else ""
 
     def _keep(self, member: TarMember) -> str | None:
-        if member.directory or not member.name.startswith(self._prefix):
+        if member.kind == "directory" or not member.name.startswith(self._prefix):
             return None
         name = member.name[len(self._prefix) :]
         self._files[name] = member
@@ -161,7 +106,7 @@ class _PlainArchive(_Archive):
 
     def open(self, name: str) -> BinaryIO:
         member = self._member(name)
-        window = _Window(os.dup(self._descriptor), member.offset, member.size, f"{quoted(name)} of {self.path}")
+        window = Window(os.dup(self._descriptor), member.offset, member.size, f"{quoted(name)} of {self.path}")
         return cast(BinaryIO, io.BufferedReader(window, 256 << 10))
 
 
@@ -173,7 +118,7 @@ class _CompressedArchive(_Archive):
         self.compression = compression
         self._kept: dict[str, bytes] = {}
         kept_bytes = 0
-        with Decompressed(os.dup(descriptor), compression, str(path)) as stream:
+        with _decompressed(descriptor, compression, str(path)) as stream:
             walk = MemberWalk(stream, str(path))
             for member in walk.members():
                 name = self._keep(member)
@@ -185,7 +130,7 @@ class _CompressedArchive(_Archive):
         member = self._member(name)
         if name in self._kept:
             return io.BytesIO(self._kept[name])
-        stream = Decompressed(os.dup(self._descriptor), self.compression, str(self.path))
+        stream = _decompressed(self._descriptor, self.compression, str(self.path))
         try:
             stream.skip(member.offset)
         except BaseException:
@@ -194,108 +139,10 @@ class _CompressedArchive(_Archive):
         return cast(BinaryIO, io.BufferedReader(_Part(stream, member.size, str(self.path)), 256 << 10))
 
 
-class _Directory(CheckpointFiles):
-    """An unpacked checkpoint; each path component is opened relative to the folder above, links refused."""
-
-    def __init__(self, path: Path, descriptor: int, subdirectory: str) -> None:
-        self.path = path / subdirectory if subdirectory else path
-        self._names: dict[str, None] = {}
-        top = self._descend(descriptor, normalised(subdirectory, str(path)))
-        try:
-            self._list("", top)
-        except BaseException:
-            os.close(top)
-            raise
-        os.close(descriptor)
-        self._top = top
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def size(self, name: str) -> int:
-        descriptor = self._file(name)
-        try:
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-
-    def open(self, name: str) -> BinaryIO:
-        return os.fdopen(self._file(name), "rb", 256 << 10)
-
-    def close(self) -> None:
-        if self._top >= 0:
-            os.close(self._top)
-            self._top = -1
-
-    def _file(self, name: str) -> int:
-        if name not in self._names:
-            raise self._missing(name)
-        folder, _, last = name.rpartition("/")
-        try:
-            parent = self._descend(self._top, folder)
-            try:
-                descriptor = os.open(last, _READ | os.O_NONBLOCK, dir_fd=parent)
-            finally:
-                os.close(parent)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
-            os.close(descriptor)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise _unreadable(self.path / name, error) from error
-        raise self._unwanted(name)
-
-    def _descend(self, descriptor: int, folder: str) -> int:
-        """A new descriptor of ``folder`` below ``descriptor``, itself when empty."""
-        current = os.dup(descriptor)
-        for part in folder.split("/") if folder else ():
-            try:
-                inner = os.open(part, _READ | os.O_DIRECTORY, dir_fd=current)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                    raise CheckpointInvalid(
-                        "MemberKind", f"{quoted(part)} in {self.path} is not a folder; links are not followed"
-                    ) from error
-                if error.errno == errno.ENOENT:
-                    raise CheckpointInvalid("FileMissing", f"there is no folder {self.path}") from error
-                raise
-            finally:
-                os.close(current)
-            current = inner
-        return current
-
-    def _list(self, folder: str, descriptor: int) -> None:
-        with os.scandir(descriptor) as entries:
-            found = sorted(entries, key=lambda entry: entry.name) if folder.count("/") < DEPTH_MAX else []
-        for entry in found:
-            name = f"{folder}{entry.name}"
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise CheckpointInvalid("MemberName", f"{self.path}: {quoted(name)} is not UTF-8") from None
-            if entry.is_dir(follow_symlinks=False):
-                inner = self._descend(descriptor, entry.name)
-                try:
-                    self._list(f"{name}/", inner)
-                finally:
-                    os.close(inner)
-            elif entry.is_file(follow_symlinks=False):
-                self._names[name] = None
-            else:
-                raise self._unwanted(name)
-            if len(self._names) > MEMBERS_MAX:
-                raise CheckpointInvalid("TooManyMembers", f"{self.path} has more than {MEMBERS_MAX} files")
-
-    def _unwanted(self, name: str) -> CheckpointInvalid:
-        return CheckpointInvalid(
-            "MemberKind", f"{quoted(name)} in {self.path} is a link, device or socket; only regular files are read"
-        )
-
-
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+def _decompressed(descriptor: int, compression: Compression, archive: str) -> Decompressed:
+    """With a position of its own: several members may be read at once."""
+    size = os.fstat(descriptor).st_size
+    return Decompressed(Window(os.dup(descriptor), 0, size, archive), compression, archive)
 
 
 class _Forward:
@@ -321,52 +168,6 @@ class _Forward:
         moved = min(size, self._size - self._position)
         self._position += moved
         return moved
-
-
-class _Window(io.RawIOBase):
-    """One member of a plain archive, by pread on a descriptor of its own."""
-
-    def __init__(self, descriptor: int, offset: int, size: int, name: str) -> None:
-        self._descriptor = descriptor
-        self._offset = offset
-        self._size = size
-        self._name = name
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation("a member has no descriptor of its own")
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        size = min(len(buffer), max(0, self._size - self._position))
-        if not size:
-            return 0
-        try:
-            found = os.preadv(self._descriptor, [memoryview(buffer)[:size]], self._offset + self._position)
-        except OSError as error:
-            raise CheckpointInvalid("CheckpointUnreadable", f"cannot read {self._name}: {error.strerror}") from error
-        if not found:
-            raise CheckpointInvalid("ArchiveTruncated", f"{self._name} became shorter while it was read")
-        self._position += found
-        return found
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
 
 
 class _Part(io.RawIOBase):

@@ -6,7 +6,6 @@ Sources: RFC 1952 (gzip members may follow each other), RFC 8878 (zstd frames ma
 from __future__ import annotations
 
 import enum
-import os
 import zlib
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -39,15 +38,28 @@ def sniff(start: bytes) -> Compression:
     return Compression.NONE
 
 
+class Source(Protocol):
+    """Where the compressed bytes come from, forward only."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Up to ``size`` bytes, none at the end."""
+
+    def close(self) -> None:
+        """Called once."""
+
+
 class Decompressed:
-    """The decompressed bytes of a file, forward only; owns ``descriptor``.
+    """The decompressed bytes of a file, forward only; owns ``source``.
 
     Raises CheckpointInvalid: ArchiveTruncated when the compressed stream stops early, ArchiveDamaged when it is not
-    one, ArchiveTooLarge past DECOMPRESSED_BYTES_MAX.
+    one, ArchiveTooLarge past ``limit_bytes``.
     """
 
-    def __init__(self, descriptor: int, compression: Compression, archive: str) -> None:
-        self._descriptor = descriptor
+    def __init__(
+        self, source: Source, compression: Compression, archive: str, *, limit_bytes: int = DECOMPRESSED_BYTES_MAX
+    ) -> None:
+        self._source: Source | None = source
+        self._limit = limit_bytes
         self._archive = archive
         self._offset = 0
         self._decoder: _Decoder = _Gzip() if compression is Compression.GZIP else _Zstd()
@@ -73,9 +85,9 @@ class Decompressed:
         return moved
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,15 +108,14 @@ class Decompressed:
                 raise CheckpointInvalid("ArchiveDamaged", f"{self._archive} does not decompress: {error}") from error
             self._ready = memoryview(piece or b"")
             self._total += len(self._ready)
-            if self._total > DECOMPRESSED_BYTES_MAX:
-                raise CheckpointInvalid("ArchiveTooLarge", f"{self._archive} unpacks to more than 1 TiB")
+            if self._total > self._limit:
+                raise CheckpointInvalid("ArchiveTooLarge", f"{self._archive} unpacks to more than {self._limit} bytes")
         return True
 
     def _feed(self) -> bool:
-        try:
-            compressed = os.pread(self._descriptor, self._decoder.piece_bytes, self._offset)
-        except OSError as error:
-            raise CheckpointInvalid("CheckpointUnreadable", f"cannot read {self._archive}: {error.strerror}") from error
+        if self._source is None:
+            raise ValueError("read after close")
+        compressed = self._source.read(self._decoder.piece_bytes) or b""
         self._offset += len(compressed)
         if compressed:
             self._decoder.feed(compressed)
@@ -117,9 +128,13 @@ class Decompressed:
 
 
 class _Decoder(Protocol):
-    piece_bytes: int
-    whole: bool
-    """Whether the stream may end here."""
+    @property
+    def piece_bytes(self) -> int:
+        """How much input to feed at once."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stream may end here."""
 
     def feed(self, compressed: bytes) -> None:
         """Takes more input; only when more() gave None."""

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from shared.errors import CheckpointInvalid
+from shared.member_names import normalised, quoted
 
 BLOCK_BYTES: Final = 512
 MEMBERS_MAX: Final = 100_000
 """containerd's own limit for a checkpoint's entries (PR 13822)."""
-NAME_BYTES_MAX: Final = 4096
-DEPTH_MAX: Final = 32
-"""Folders in each other; a checkpoint has one or two."""
 NAMES_BYTES_MAX: Final = 16 << 20
 EXTENSION_BYTES_MAX: Final = 64 << 10
 MEMBER_BYTES_MAX: Final = 1 << 44
@@ -26,18 +24,21 @@ PADDING_BYTES_MAX: Final = 1 << 20
 """Zeros after the end of the archive; tar programs pad to a record, 10 KiB as a rule."""
 
 _EMPTY: Final = bytes(BLOCK_BYTES)
-_UNWANTED: Final = {
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a character device",
-    b"4": "a block device",
-    b"6": "a FIFO",
-    b"S": "a sparse file",
-    b"M": "a part of a file on several volumes",
-    b"V": "a volume label",
-    b"D": "a GNU directory dump",
-    b"N": "an old GNU long name",
+Kind = Literal["file", "directory", "hard link", "symbolic link", "character device", "block device", "FIFO"]
+_KINDS: Final[dict[bytes, Kind]] = {
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",
+    b"1": "hard link",
+    b"2": "symbolic link",
+    b"3": "character device",
+    b"4": "block device",
+    b"5": "directory",
+    b"6": "FIFO",
 }
+PLAIN: Final[frozenset[Kind]] = frozenset({"file", "directory"})
+"""What a checkpoint archive may hold."""
+EVERY: Final[frozenset[Kind]] = frozenset(_KINDS.values())
 
 
 class TarStream(Protocol):
@@ -52,46 +53,30 @@ class TarStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A regular file or directory of the archive."""
+    """One member of the archive."""
 
     name: str
-    directory: bool
+    kind: Kind
     offset: int
     """Where its first byte is in the (decompressed) archive."""
     size: int
     """Bytes."""
-
-
-def quoted(name: str | bytes) -> str:
-    """A name from the archive, safe and short enough for a sentence or a log line."""
-    text = name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
-    shown = ascii(text if len(text) <= 120 else text[:117] + "...")[1:-1]
-    return f'"{shown}"'
-
-
-def normalised(name: str, archive: str) -> str:
-    """``name`` without leading ``./`` and trailing ``/``; CheckpointInvalid when it leads outside the archive.
-
-    Empty for the archive's own top directory.
-    """
-    if name.startswith("/"):
-        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has an absolute name")
-    if "\0" in name:
-        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has a zero byte in its name")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise CheckpointInvalid("MemberName", f'{archive}: member {quoted(name)} has ".." in its name')
-    if len(parts) > DEPTH_MAX or len(name.encode()) > NAME_BYTES_MAX or any(len(part.encode()) > 255 for part in parts):
-        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has too long a name")
-    return "/".join(parts)
+    mode: int
+    """Permission bits."""
+    device: tuple[int, int]
+    """Major and minor number of a device node."""
 
 
 class MemberWalk:
-    """One pass over an archive; ``content()`` reads the member just yielded."""
+    """One pass over an archive; ``content()`` reads the member just yielded.
 
-    def __init__(self, stream: TarStream, archive: str) -> None:
+    Members of other ``kinds`` are refused; sparse files are passed over only where every kind is allowed.
+    """
+
+    def __init__(self, stream: TarStream, archive: str, kinds: frozenset[Kind] = PLAIN) -> None:
         self._stream = stream
         self._archive = archive
+        self._kinds = kinds
         self._position = 0
         self._unread = 0
         self._padding = 0
@@ -119,24 +104,31 @@ class MemberWalk:
                     raise self._damaged("an extended header describes no member")
                 self._end()
                 return
-            kind = self._checked_kind(header)
+            flag = self._checked_flag(header)
             size = self._number(header[124:136], "size")
-            if kind in (b"x", b"g", b"L", b"K"):
-                self._extend(extension, kind, size)
+            if flag in (b"x", b"g", b"L", b"K"):
+                self._extend(extension, flag, size)
                 continue
             name = extension.name if extension.name is not None else self._name(header)
             size = extension.size if extension.size is not None else size
             extension = _Extension()
             clean = normalised(name, self._archive)
-            directory = self._is_directory(kind, name)
-            if directory and size:
-                raise self._damaged(f"directory {quoted(name)} has content")
+            kind = self._kind(flag, name)
+            if kind != "file" and size:
+                raise self._damaged(f"{kind} {quoted(name)} has content")
+            if flag == b"S":
+                self._skip_sparse_map(header)
             if size > MEMBER_BYTES_MAX:
                 raise CheckpointInvalid("MemberTooLarge", f"{self._archive}: member {quoted(name)} claims {size} bytes")
-            self._remember(seen, clean, directory)
+            self._remember(seen, clean, kind == "directory")
             self._unread = size
             self._padding = -size % BLOCK_BYTES
-            yield TarMember(clean, directory, self._position, size)
+            node = kind in ("character device", "block device")
+            device = (
+                (self._number(header[329:337], "major"), self._number(header[337:345], "minor")) if node else (0, 0)
+            )
+            mode = self._number(header[100:108], "mode") & 0o7777
+            yield TarMember(clean, kind, self._position, size, mode, device)
 
     def _take(self, size: int, what: str) -> bytes:
         found = self._stream.read_exactly(size)
@@ -164,7 +156,7 @@ class MemberWalk:
             if rest.strip(b"\0") or read > PADDING_BYTES_MAX:
                 raise self._damaged("something follows the end of the archive")
 
-    def _checked_kind(self, header: bytes) -> bytes:
+    def _checked_flag(self, header: bytes) -> bytes:
         wanted = self._number(header[148:156], "checksum")
         blanked = header[:148] + b" " * 8 + header[156:]
         signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)
@@ -201,19 +193,24 @@ class MemberWalk:
             raise CheckpointInvalid("MemberName", f"{self._archive} has a member without a name")
         return text
 
-    def _is_directory(self, kind: bytes, name: str) -> bool:
-        if kind == b"5":
-            return True
-        if kind in (b"0", b"\0", b"7"):
-            if name.endswith("/"):
-                raise self._damaged(f"file {quoted(name)} is named like a directory")
-            if not normalised(name, self._archive):
-                raise CheckpointInvalid("MemberName", f"{self._archive}: file {quoted(name)} has no name")
-            return False
-        what = _UNWANTED.get(kind, f"of the unknown kind {quoted(kind)}")
-        raise CheckpointInvalid(
-            "MemberKind", f"{self._archive}: member {quoted(name)} is {what}; only files and directories are read"
-        )
+    def _kind(self, flag: bytes, name: str) -> Kind:
+        kind = _KINDS.get(flag)
+        if flag == b"S" and self._kinds == EVERY:
+            kind = "file"
+        if kind not in self._kinds:
+            what = f"a {kind}" if kind else "a sparse file" if flag == b"S" else f"of the unknown kind {quoted(flag)}"
+            raise CheckpointInvalid(
+                "MemberKind", f"{self._archive}: member {quoted(name)} is {what}; only files and directories are read"
+            )
+        if kind != "directory" and (name.endswith("/") or not normalised(name, self._archive)):
+            raise self._damaged(f"{kind} {quoted(name)} is named like a directory")
+        return kind
+
+    def _skip_sparse_map(self, header: bytes) -> None:
+        """Old GNU sparse files: the map of holes goes on in blocks of its own (GNU tar manual, "Old GNU Format")."""
+        more = header[482]
+        while more:
+            more = self._take(BLOCK_BYTES, "a sparse file's map")[504]
 
     def _remember(self, seen: dict[str, bool], name: str, directory: bool) -> None:
         if name in seen and not (directory and seen[name]):
@@ -234,29 +231,29 @@ class MemberWalk:
                 "TooManyMembers", f"{self._archive} has more than {MEMBERS_MAX} members or too long names"
             )
 
-    def _extend(self, extension: _Extension, kind: bytes, size: int) -> None:
+    def _extend(self, extension: _Extension, flag: bytes, size: int) -> None:
         if size > EXTENSION_BYTES_MAX:
             raise self._damaged(f"an extended header claims {size} bytes")
         self._unread, self._padding = size, -size % BLOCK_BYTES
         content = self.content()
-        if kind == b"K":
+        if flag == b"K":
             return  # the name of a link's target; the link itself is refused
-        if kind == b"L":
+        if flag == b"L":
             if extension.used:
                 raise self._damaged("a member has two extended headers")
             extension.used = True
             extension.name = self._decoded(content.split(b"\0", 1)[0])
             return
-        if kind == b"x":
+        if flag == b"x":
             if extension.used:
                 raise self._damaged("a member has two extended headers")
             extension.used = True
         for key, value in self._records(content):
-            if key.startswith("GNU.sparse."):
+            if key.startswith("GNU.sparse.") and self._kinds != EVERY:
                 raise CheckpointInvalid("MemberKind", f"{self._archive} has a sparse file; only plain files are read")
-            if kind == b"g" and key in ("path", "size", "linkpath"):
+            if flag == b"g" and key in ("path", "size", "linkpath"):
                 raise self._damaged(f"a global header sets {key}")
-            if key == "path":
+            if key in ("path", "GNU.sparse.name"):
                 extension.name = self._decoded(value)
             elif key == "size":
                 if not value.isdigit() or len(value) > 20:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from shared.archive import CheckpointFiles
 from shared.criu.magic import MAGIC
 from shared.errors import CheckpointInvalid
-from shared.tar import quoted
+from shared.member_names import quoted
 
 IMG_COMMON_MAGIC: Final = 0x54564319
 IMAGE_BYTES_MAX: Final = 64 << 20

@@ -52,6 +52,8 @@ class MountEntry:
     """MS_… of linux/mount.h."""
     sb_flags: int
     options: str
+    device: int
+    """CRIU's number of the file system, as in the name of a tmpfs' image: ``tmpfs-dev-<device>.tar.gz.img``."""
     external: str | None
     """The key under which runc hands the mount in at restore: the mountpoint, or /dev/null for a masked file."""
     shared_id: int
@@ -93,6 +95,7 @@ def _mount(entry: MntEntry, namespace: int, name: str) -> MountEntry:
         flags=entry.flags,
         sb_flags=entry.sb_flags,
         options=text(entry.options, name),
+        device=entry.root_dev,
         external=_external(entry, name),
         shared_id=entry.shared_id,
         master_id=entry.master_id,

@@ -1,0 +1,120 @@
+"""An unpacked checkpoint: a directory, perhaps made by somebody who wants us to read another one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from shared.checkpoint_files import CheckpointFiles, Window, unreadable
+from shared.errors import CheckpointInvalid
+from shared.member_names import DEPTH_MAX, normalised, quoted
+from shared.tar import MEMBERS_MAX
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class UnpackedDirectory(CheckpointFiles):
+    """An unpacked checkpoint; each path component is opened relative to the folder above, links refused."""
+
+    def __init__(self, path: Path, descriptor: int, subdirectory: str) -> None:
+        self.path = path / subdirectory if subdirectory else path
+        self._names: dict[str, None] = {}
+        top = self._descend(descriptor, normalised(subdirectory, str(path)))
+        try:
+            self._list("", top)
+        except BaseException:
+            os.close(top)
+            raise
+        os.close(descriptor)
+        self._top = top
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def size(self, name: str) -> int:
+        descriptor = self._file(name)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def open(self, name: str) -> BinaryIO:
+        descriptor = self._file(name)
+        window = Window(descriptor, 0, os.fstat(descriptor).st_size, str(self.path / name))
+        return cast(BinaryIO, io.BufferedReader(window, 256 << 10))
+
+    def close(self) -> None:
+        if self._top >= 0:
+            os.close(self._top)
+            self._top = -1
+
+    def _file(self, name: str) -> int:
+        if name not in self._names:
+            raise self._missing(name)
+        folder, _, last = name.rpartition("/")
+        try:
+            parent = self._descend(self._top, folder)
+            try:
+                descriptor = os.open(last, _READ | os.O_NONBLOCK, dir_fd=parent)
+            finally:
+                os.close(parent)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise unreadable(str(self.path / name), error) from error
+        raise self._unwanted(name)
+
+    def _descend(self, descriptor: int, folder: str) -> int:
+        """A new descriptor of ``folder`` below ``descriptor``, itself when empty."""
+        current = os.dup(descriptor)
+        for part in folder.split("/") if folder else ():
+            try:
+                inner = os.open(part, _READ | os.O_DIRECTORY, dir_fd=current)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    raise CheckpointInvalid(
+                        "MemberKind", f"{quoted(part)} in {self.path} is not a folder; links are not followed"
+                    ) from error
+                if error.errno == errno.ENOENT:
+                    raise CheckpointInvalid("FileMissing", f"there is no folder {self.path}") from error
+                raise
+            finally:
+                os.close(current)
+            current = inner
+        return current
+
+    def _list(self, folder: str, descriptor: int) -> None:
+        with os.scandir(descriptor) as entries:
+            found = sorted(entries, key=lambda entry: entry.name) if folder.count("/") < DEPTH_MAX else []
+        for entry in found:
+            name = f"{folder}{entry.name}"
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise CheckpointInvalid("MemberName", f"{self.path}: {quoted(name)} is not UTF-8") from None
+            if entry.is_dir(follow_symlinks=False):
+                inner = self._descend(descriptor, entry.name)
+                try:
+                    self._list(f"{name}/", inner)
+                finally:
+                    os.close(inner)
+            elif entry.is_file(follow_symlinks=False):
+                self._names[name] = None
+            else:
+                raise self._unwanted(name)
+            if len(self._names) > MEMBERS_MAX:
+                raise CheckpointInvalid("TooManyMembers", f"{self.path} has more than {MEMBERS_MAX} files")
+
+    def _unwanted(self, name: str) -> CheckpointInvalid:
+        return CheckpointInvalid(
+            "MemberKind", f"{quoted(name)} in {self.path} is a link, device or socket; only regular files are read"
+        )
