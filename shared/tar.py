@@ -159,8 +159,9 @@ class MemberWalk:
     def _checked_flag(self, header: bytes) -> bytes:
         wanted = self._number(header[148:156], "checksum")
         blanked = header[:148] + b" " * 8 + header[156:]
-        signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)
-        if wanted not in (sum(blanked), signed):
+        unsigned = sum(blanked)
+        # some old tars summed signed characters
+        if wanted != unsigned and wanted != unsigned - 256 * sum(byte > 127 for byte in blanked):
             raise self._damaged(f"the header at byte {self._position - BLOCK_BYTES} has a wrong checksum")
         return header[156:157]
 
