@@ -43,7 +43,7 @@ version = 3
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dir = "{CNI_PLUGINS}"
+    bin_dirs = ["{CNI_PLUGINS}"]
     conf_dir = "{CNI_CONFIGURATION}"
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -25,7 +26,12 @@ WATCHED_FOLDERS: Final = (
     "/var/log/pods",
     "/tmp",
 )
-_KEPT_FILES: Final = ("/run/containerd/containerd.sock", "/var/lib/cni/networks/pods/last_reserved", "/lock")
+_KEPT_FILES: Final = (
+    "/run/containerd/containerd.sock",
+    "/var/lib/cni/networks/pods/last_reserved_ip",
+    "/var/lib/cni/networks/pods/lock",
+)
+_KEPT_FOLDERS: Final = ("/run/containerd", "/var/lib/cni")
 """Made at the first pod or with containerd, and kept on purpose."""
 
 _KEPT_TABLES: Final = {
@@ -115,10 +121,12 @@ def _files(node: Node) -> list[str]:
     found = []
     for folder in WATCHED_FOLDERS:
         inside = node.path(folder)
-        for file in inside.rglob("*") if inside.is_dir() else ():
-            name = f"{folder}/{file.relative_to(inside)}"
-            if not any(kept in name for kept in _KEPT_FILES) and (folder != "/run/containerd" or name.count("/") > 4):
-                found.append(name)
+        for parent, folders, files in os.walk(inside):
+            # What a root file system shows is the snapshot's, not the folder's.
+            folders[:] = [name for name in folders if name != "rootfs"]
+            where = f"{folder}/{Path(parent).relative_to(inside)}".removesuffix("/.")
+            names = [*files, *(folders if folder not in _KEPT_FOLDERS else ())]
+            found += [f"{where}/{name}" for name in names if not f"{where}/{name}".startswith(_KEPT_FILES)]
     return found
 
 

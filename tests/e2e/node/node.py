@@ -78,9 +78,12 @@ class Node(Machine):
         deadline = time.monotonic() + 30
         while True:
             problem = "no answer"
+            needed = {"RuntimeReady", "NetworkReady"}
             try:
                 conditions = self.cri.status(deadline_s=2).status.conditions
-                problem = ", ".join(f"{each.type}: {each.message}" for each in conditions if not each.status)
+                problem = ", ".join(
+                    f"{each.type}: {each.message}" for each in conditions if each.type in needed and not each.status
+                )
                 if not problem:
                     return
             except CriError as error:
