@@ -1,0 +1,30 @@
+"""kubectl-restore: registers the verbs, each in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from kubectl_restore.ending import ending
+from kubectl_restore.verbs.build import build
+
+app = typer.Typer(
+    name="kubectl-restore",
+    help="Takes checkpoints of running containers, packages them as images and restores pods from them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would double the start-up time of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps ``build`` a subcommand while it is the only one."""
+
+
+app.command("build")(build)
+
+
+def main() -> None:
+    with ending():
+        app(prog_name="kubectl-restore")

@@ -1,0 +1,194 @@
+"""Packages a checkpoint as an OCI image: reads metadata, finds the base image, writes layers, config and manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
+from kubectl_restore.image.config import image_config, manifest_annotations
+from kubectl_restore.image.destination import Destination, Written
+from kubectl_restore.image.images import Image
+from kubectl_restore.image.layers import archive_layer, checkpoint_layer, rootfs_layer
+from shared import oci
+from shared.archive import CheckpointFiles, open_checkpoint
+from shared.contract import ImageFormat
+from shared.criu.dump import check_structure
+from shared.criu.images import ImageDirectory
+from shared.criu.tasks import Machine, read_tasks
+from shared.errors import Refused, RestoreError
+from shared.metadata import Checkpoint, read_checkpoint
+
+_ARCHITECTURES: Final[Mapping[Machine, str]] = {
+    "x86_64": "amd64",
+    "arm": "arm",
+    "aarch64": "arm64",
+    "ppc64": "ppc64le",
+    "s390": "s390x",
+    "mips": "mips64le",
+    "loongarch64": "loong64",
+    "riscv64": "riscv64",
+}
+"""CRIU's machine types (images/core.proto) as OCI names them (Go's GOARCH)."""
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build; ``image_format`` None means layered when the base image can be had, else archive."""
+
+    checkpoint: Path
+    image_format: ImageFormat | None
+    base: str | None
+    """``REF``, ``oci:DIR[:NAME]`` or ``oci-archive:FILE[:NAME]``; None: what the checkpoint recorded."""
+
+
+@dataclass(frozen=True)
+class Built:
+    digest: str
+    size: int
+    """Bytes of all blobs, the manifest included."""
+    image_format: ImageFormat
+    base_digest: str | None
+
+
+def build(order: Order, access: AccessTo, open_destination: Callable[[Image | None], Destination], warn: Warn) -> Built:
+    """Builds an image and writes it to the destination, which is opened once the checkpoint is known to be sound.
+
+    Raises CheckpointInvalid for a checkpoint that is not sound; nothing has been written then.
+    """
+    with open_checkpoint(order.checkpoint) as files:
+        checkpoint = read_checkpoint(files)
+        check_structure(files)
+        dump_platform = oci.Platform("linux", _architecture(files))
+        image_format, base = _decide(order, checkpoint, dump_platform, access, warn)
+        if base and base.platform.architecture != dump_platform.architecture:
+            raise Refused(
+                "BaseMismatch",
+                f"{base.name} is for {base.platform}, but the checkpoint is of a {dump_platform} process; "
+                "name the right image with --base",
+            )
+        with open_destination(base) as destination:
+            packing = _Packing(files, checkpoint, base, dump_platform, destination)
+            return packing.layered() if image_format == "layered" else packing.archive()
+
+
+def _decide(
+    order: Order, checkpoint: Checkpoint, platform: oci.Platform, access: AccessTo, warn: Warn
+) -> tuple[ImageFormat, Image | None]:
+    if order.base:
+        base, doubts = named_base(order.base, checkpoint.base, platform, access)
+        for doubt in doubts:
+            warn(doubt)
+    else:
+        try:
+            base = recorded_base(checkpoint.base, platform, access)
+        except RestoreError as error:
+            return _without_base(order, str(error), warn), None
+    if order.image_format == "archive" or not is_archive_checkpoint(base):
+        return order.image_format or "layered", base
+    why = f"its base image {base.name} is itself a checkpoint in archive format, which has no root to build on"
+    if order.image_format == "layered":
+        raise Refused("BaseIsCheckpoint", f"cannot build the layered format: {why}; use --format archive")
+    warn(f"building the archive format: {why}")
+    return "archive", base
+
+
+def _without_base(order: Order, why: str, warn: Warn) -> ImageFormat:
+    remedy = "name the base image with --base (a reference, oci:DIR or oci-archive:FILE)"
+    if order.image_format == "layered":
+        raise RestoreError(
+            "BaseMissing", f"the layered format needs the base image's layers: {why}; {remedy}, or use --format archive"
+        )
+    start = "building the archive format, and its" if order.image_format is None else "the image's"
+    warn(
+        f"{start} config has the Env and WorkingDir of the process, and lacks the base image's Volumes, StopSignal "
+        f"and Labels: {why}; {remedy}"
+    )
+    return "archive"
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """One checkpoint on its way into one destination."""
+
+    files: CheckpointFiles
+    checkpoint: Checkpoint
+    base: Image | None
+    dump_platform: oci.Platform
+    destination: Destination
+
+    @property
+    def created(self) -> datetime:
+        """When the container was frozen; what no engine leaves out but a crafted archive may: the file's own time."""
+        return self.checkpoint.checkpointed_at or datetime.fromtimestamp(int(self.files.path.stat().st_mtime), UTC)
+
+    def archive(self) -> Built:
+        layer = archive_layer(self.files, self.created)
+        return self._finish("archive", [self.destination.write(layer)], [layer.created_by])
+
+    def layered(self) -> Built:
+        assert self.base
+        added = [
+            rootfs_layer(self.files, self.checkpoint, self.created),
+            checkpoint_layer(self.files, self.checkpoint, self.created),
+        ]
+        # The base may be a layered checkpoint itself: its memory, the last layer, must not travel on.
+        kept = len(self.base.manifest.layers) - is_layered_checkpoint(self.base)
+        below = []
+        for descriptor, diff_id in zip(self.base.manifest.layers[:kept], self.base.diff_ids, strict=False):
+            self.destination.copy(descriptor, self.base)
+            below.append(Written(descriptor.as_oci(), diff_id))
+        layers = [layer for layer in added if layer]
+        written = [self.destination.write(layer) for layer in layers]
+        history = _history(self.base, kept)
+        return self._finish("layered", below + written, [layer.created_by for layer in layers], history)
+
+    def _finish(
+        self,
+        image_format: ImageFormat,
+        layers: list[Written],
+        created_by: list[str],
+        history: list[dict[str, Any]] | None = None,
+    ) -> Built:
+        base_digest = self.base.manifest_digest if self.base else None
+        config = oci.encode(
+            image_config(
+                self.checkpoint,
+                image_format,
+                base=self.base.config if self.base else None,
+                platform=self.base.platform if self.base else self.dump_platform,
+                created=self.created,
+                diff_ids=[layer.diff_id for layer in layers],
+                created_by=[] if history is None and image_format == "layered" else created_by,
+                kept_history=history or (),
+            )
+        )
+        descriptor = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
+        annotations = manifest_annotations(self.checkpoint, image_format, created=self.created, base_digest=base_digest)
+        layer_descriptors = tuple(layer.descriptor for layer in layers)
+        manifest = oci.encode(oci.Manifest(descriptor, layer_descriptors, annotations).as_json())
+        self.destination.finish(config, manifest)
+        size = len(manifest) + len(config) + sum(layer.size for layer in layer_descriptors)
+        return Built(oci.digest_of(manifest), size, image_format, base_digest)
+
+
+def _history(base: Image, layers: int) -> list[dict[str, Any]] | None:
+    """The base's history for its first ``layers`` layers; None when it does not match them, for then no line would."""
+    listed = base.config.get("history")
+    if not isinstance(listed, list) or not all(isinstance(line, dict) for line in listed):
+        return None
+    kept: list[dict[str, Any]] = []
+    for line in listed:
+        if line.get("empty_layer") is True or layers > 0:
+            kept.append(line)
+        layers -= line.get("empty_layer") is not True
+    return kept if layers <= 0 else None
+
+
+def _architecture(files: CheckpointFiles) -> str:
+    return _ARCHITECTURES[read_tasks(ImageDirectory(files, "checkpoint"))[0].machine]

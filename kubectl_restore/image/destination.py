@@ -1,0 +1,36 @@
+"""Where an image goes: a registry, an OCI layout directory or an OCI archive, written blob by blob in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from kubectl_restore.image.images import Image
+from kubectl_restore.image.layers import Layer
+from shared import oci
+
+
+@dataclass(frozen=True)
+class Written:
+    descriptor: oci.Descriptor
+    diff_id: str
+
+
+class Destination(Protocol):
+    """A context manager: leaving it by an error takes back everything that was written."""
+
+    def write(self, layer: Layer) -> Written:
+        """Writes a layer whose digest is known only when its last byte is out."""
+
+    def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
+        """Brings one of ``image``'s layers here unless it is here already."""
+
+    def finish(self, config: bytes, manifest: bytes) -> None:
+        """Writes config and manifest, and gives the image its name."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,140 @@
+"""Digests of a stream, computed on a thread of their own while the same bytes are written or sent."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import queue
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import zstandard
+
+from kubectl_restore.image.source import PIECE_BYTES
+from shared.compression import Compression
+from shared.errors import CheckpointInvalid
+
+_AHEAD: Final = 16
+"""Pieces the reader may be ahead of the hash: 4 MiB in all, whatever the blob's size."""
+_ZSTD_WINDOW_BYTES: Final = 128 << 20
+"""The largest window that zstd itself decompresses without being told to (zstd(1), --long)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a layer's descriptor and the image config need to know; ``diff_id`` is of the uncompressed stream."""
+
+    digest: str
+    diff_id: str
+    size: int
+
+
+class Measurement:
+    """Hashes everything that passes through ``tee``; a context manager, so that its thread always ends."""
+
+    def __init__(self, compression: Compression = Compression.NONE) -> None:
+        self._pending: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+        self._compression = compression
+        self._fed = 0
+        self._raw = hashlib.sha256()
+        self._plain = hashlib.sha256() if compression is not Compression.NONE else self._raw
+        self._error: CheckpointInvalid | None = None
+        self._thread = threading.Thread(target=self._hash, name="measure", daemon=True)
+        self._thread.start()
+
+    def tee(self, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+        """Passes ``pieces`` on; what a repeated upload sends again from ``offset`` is hashed only once."""
+        for piece in pieces:
+            known = self._fed - offset
+            offset += len(piece)
+            if known < len(piece):
+                fresh = piece[known:] if known else piece
+                self._fed += len(fresh)
+                self._pending.put(fresh)
+            yield piece
+
+    def result(self) -> Measured:
+        """Waits for the last piece; raises CheckpointInvalid("LayerDamaged") when it does not decompress."""
+        self._end()
+        if self._error:
+            raise self._error
+        return Measured(f"sha256:{self._raw.hexdigest()}", f"sha256:{self._plain.hexdigest()}", self._fed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._thread.is_alive():
+            self._pending.put(None)
+            self._thread.join()
+
+    def _hash(self) -> None:
+        compressed = _Compressed(self._pending, self._raw)
+        try:
+            if self._compression is Compression.GZIP:
+                with gzip.GzipFile(fileobj=io.BufferedReader(compressed, PIECE_BYTES)) as plain:
+                    while piece := plain.read(PIECE_BYTES):
+                        self._plain.update(piece)
+            elif self._compression is Compression.ZSTD:
+                _hash_zstd(compressed, self._plain)
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            self._error = CheckpointInvalid("LayerDamaged", f"a compressed layer does not decompress: {error}")
+        finally:
+            compressed.drain()
+
+
+class _Compressed(io.RawIOBase):
+    """The queue as a file; hashes what it gives out."""
+
+    def __init__(self, pending: queue.Queue[bytes | None], raw: hashlib._Hash) -> None:
+        self._pending = pending
+        self._raw = raw
+        self._rest = memoryview(b"")
+        self._over = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._rest and not self._next():
+            return 0
+        target = memoryview(buffer)
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def drain(self) -> None:
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        if self._over or (piece := self._pending.get()) is None:
+            self._over = True
+            return False
+        self._raw.update(piece)
+        self._rest = memoryview(piece)
+        return True
+
+
+def _hash_zstd(compressed: _Compressed, plain: hashlib._Hash) -> None:
+    """Frames may follow each other; input goes in by the KiB because a 4-byte block may give 128 KiB at once."""
+    frame = None
+    while piece := compressed.read(1 << 10):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+            plain.update(frame.decompress(piece))
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame:
+        raise EOFError("it ends in the middle of a frame")

@@ -1,0 +1,55 @@
+"""What a build shows while it runs: a bar on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+class Progress(Protocol):
+    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+        """Passes ``pieces`` on, counting them as bytes ``offset`` and up of ``size``."""
+
+
+class Silent:
+    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+        return pieces
+
+
+def progress(*, quiet: bool) -> AbstractContextManager[Progress]:
+    """A bar for each blob when standard error is a terminal; it is gone when the context ends."""
+    if quiet or not sys.stderr.isatty():
+        return nullcontext(Silent())
+    return _Rich()
+
+
+class _Rich:
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True)
+        console = Console(stderr=True)
+        self._bars: Bars = Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True)
+
+    def __enter__(self) -> _Rich:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+        task = next((task.id for task in self._bars.tasks if task.description == label), None)
+        if task is None:
+            task = self._bars.add_task(label, total=size)
+        for piece in pieces:
+            yield piece
+            offset += len(piece)
+            self._bars.update(task, completed=offset)

@@ -1,0 +1,138 @@
+"""Where a blob's bytes come from: each source knows its size and can be read again from any offset.
+
+Reading again is what lets an interrupted upload go on; knowing the size is what lets an OCI archive or a request be
+written in one pass. Failures to read are RestoreErrors, never OSError, so that no network code takes them for its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from shared.errors import CheckpointInvalid, RestoreError
+
+PIECE_BYTES: Final = 256 << 10
+"""Fits the processor's second-level cache, so that hashing and writing the same piece reads memory once."""
+
+
+class Source(Protocol):
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        """The bytes from ``offset`` to the end."""
+
+
+@dataclass(frozen=True)
+class Literal:
+    """Bytes already in memory."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        if offset < len(self.content):
+            yield self.content[offset:]
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A part of a regular file that must not change while it is read."""
+
+    path: Path
+    start: int
+    size: int
+    identity: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, path: Path) -> FileRange:
+        """The file as it is now; raises RestoreError("FileUnreadable")."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return cls(path, 0, status.st_size, _identity(status))
+
+    def part(self, start: int, size: int) -> FileRange:
+        return FileRange(self.path, self.start + start, size, self.identity)
+
+    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        """Raises CheckpointInvalid("FileChanged") when the file is not the one it was, before the last piece is out."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        try:
+            position, end = self.start + offset, self.start + self.size
+            while position < end:
+                piece = os.pread(descriptor, min(PIECE_BYTES, end - position), position)
+                position += len(piece)
+                if not piece or (position == end and _identity(os.fstat(descriptor)) != self.identity):
+                    raise CheckpointInvalid(
+                        "FileChanged", f"{self.path} changed while it was read; build the image again"
+                    )
+                yield piece
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A stream that can be opened again: a checkpoint's member, a blob in another registry."""
+
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        with self.open() as file:
+            left = self.size - offset
+            if offset and file.seekable():
+                file.seek(offset)
+            elif offset:
+                for _ in _read(file, offset, self.name):
+                    pass
+            yield from _read(file, left, self.name)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Sources one after the other."""
+
+    parts: Sequence[Source]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        for part in self.parts:
+            if offset < part.size:
+                yield from part.pieces(offset)
+            offset = max(0, offset - part.size)
+
+
+def _read(file: BinaryIO, size: int, name: str) -> Iterator[bytes]:
+    while size:
+        piece = file.read(min(PIECE_BYTES, size))
+        if not piece:
+            raise CheckpointInvalid("FileTruncated", f"{name} ends {size} bytes early; build the image again")
+        size -= len(piece)
+        yield piece
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: Path, error: OSError) -> RestoreError:
+    return RestoreError("FileUnreadable", f"cannot read {path}: {error.strerror}")

@@ -1,0 +1,163 @@
+"""One blob on its way into a registry: sent in one stream, taken up again where it broke off.
+
+The first attempt is one PATCH for the whole blob, which every registry takes (docker push does the same). After a
+failure the rest goes in chunks, each a request of its own with Content-Range. A registry that forgets an interrupted
+upload (distribution 2.x does, once a PATCH broke off inside) gets it anew from the first byte; nothing is hashed twice.
+Source: OCI distribution-spec v1.1, "Pushing blobs".
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlencode
+
+from kubectl_restore.image.measure import Measured, Measurement
+from kubectl_restore.image.progress import Progress
+from kubectl_restore.image.registry import Answer, Registry, read_answer
+from kubectl_restore.image.source import Source
+from shared.errors import RestoreError, Unavailable
+
+CHUNK_BYTES: Final = 32 << 20
+"""Below the request limits that proxies usually have (nginx deployments for registries, CDNs: 100 MB)."""
+PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
+"""Before each further attempt in which the registry got no more bytes than it ever had."""
+_COMMIT_TIMEOUT_S: Final = 600.0
+"""A registry may read the whole blob again before it answers the last request."""
+_CANCEL_TIMEOUT_S: Final = 5.0
+_OCTETS: Final = {"Content-Type": "application/octet-stream"}
+
+
+class Upload:
+    """An upload session; ``send`` may be called once. A context manager: leaving it by an error cancels the upload."""
+
+    def __init__(self, registry: Registry, source: Source, label: str, progress: Progress, session: str = "") -> None:
+        self._registry = registry
+        self._source = source
+        self._label = label
+        self._progress = progress
+        self._session = session
+        self._sent = 0
+        self._sure = True
+        self._digest = ""
+        self._chunk = max(source.size, 1)
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._session:
+            with suppress(RestoreError):  # the failure that brought us here is the one to report
+                self._registry.open("DELETE", self._session, read_timeout_s=_CANCEL_TIMEOUT_S).release_conn()
+
+    def send(self, measurement: Measurement) -> Measured:
+        """Uploads and commits; raises Unavailable when it makes no progress any more, RestoreError when refused."""
+        most, failures = -1, 0
+        while True:
+            try:
+                return self._attempt(measurement)
+            except Unavailable as error:
+                failures = 0 if self._sent > most else failures + 1
+                most = max(most, self._sent)
+                if failures >= len(PAUSES_S):
+                    raise Unavailable(
+                        error.reason,
+                        f"the upload to {self._registry.place} does not get on after {failures} tries: {error}",
+                    ) from error
+                time.sleep(PAUSES_S[failures])
+                self._chunk = min(self._chunk, CHUNK_BYTES)
+                self._sure = False
+
+    def _attempt(self, measurement: Measurement) -> Measured:
+        if not self._sure:
+            if self._digest and self._registry.has(self._digest):
+                self._session = ""  # the last request had arrived, only its answer was lost
+                return measurement.result()
+            self._find_position()
+        if not self._session:
+            self._start()
+        while self._sent < self._source.size:
+            self._patch(measurement)
+        measured = measurement.result()
+        self._digest = measured.digest
+        self._commit(measured.digest)
+        return measured
+
+    def _start(self) -> None:
+        url = self._registry.url("blobs/uploads/")
+        answer = self._registry.request("POST", url, headers={"Content-Length": "0"}, expect=(202,))
+        self._follow(url, answer)
+        self._sent = 0
+
+    def _patch(self, measurement: Measurement) -> None:
+        start, end = self._sent, min(self._source.size, self._sent + self._chunk)
+        headers = {**_OCTETS, "Content-Length": str(end - start)}
+        if (start, end) != (0, self._source.size):
+            headers["Content-Range"] = f"{start}-{end - 1}"
+
+        def body() -> Iterator[bytes]:
+            pieces = _first(end - start, self._source.pieces(start))
+            return self._progress.track(self._label, self._source.size, measurement.tee(pieces, start), start)
+
+        response = self._registry.open("PATCH", self._session, headers=headers, body=body)
+        answer = read_answer(response, self._registry.transport)
+        if answer.status in (202, 204):
+            self._follow(self._session, answer)
+            self._sent = _received(answer, otherwise=end)
+        elif answer.status == 413 and self._chunk > CHUNK_BYTES:
+            self._abandon("the registry wants smaller requests")
+        elif answer.status in (404, 416) and (start or self._chunk <= CHUNK_BYTES):
+            self._abandon("the registry lost the upload")
+        else:
+            raise self._registry.refusal(answer)
+
+    def _commit(self, digest: str) -> None:
+        url = self._session + ("&" if "?" in self._session else "?") + urlencode({"digest": digest})
+        response = self._registry.open("PUT", url, headers={"Content-Length": "0"}, read_timeout_s=_COMMIT_TIMEOUT_S)
+        answer = read_answer(response, self._registry.transport)
+        if answer.status != 201:
+            raise self._registry.refusal(answer)
+        self._session = ""
+
+    def _find_position(self) -> None:
+        """Asks how much has arrived; an upload that the registry does not know any more starts anew."""
+        if self._session:
+            answer = read_answer(self._registry.open("GET", self._session), self._registry.transport)
+            if answer.status >= 500 or answer.status == 429:
+                raise self._registry.refusal(answer)
+            if answer.status in (200, 202, 204):
+                self._follow(self._session, answer)
+                self._sent = _received(answer, otherwise=0)
+            else:
+                self._session, self._sent = "", 0
+        self._sure = True
+
+    def _abandon(self, why: str) -> None:
+        self._session, self._sent = "", 0
+        raise Unavailable("RegistryInterrupted", why)
+
+    def _follow(self, url: str, answer: Answer) -> None:
+        if location := answer.headers.get("Location"):
+            self._session = self._registry.absolute(url, location)
+        elif not self._session:
+            raise RestoreError("RegistryRefused", f"{self._registry.place} started an upload without a Location")
+
+
+def _received(answer: Answer, *, otherwise: int) -> int:
+    """Bytes the registry has, from ``Range: 0-LAST``; ``0-0`` stands for none as well as for one."""
+    found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
+    if not found:
+        return otherwise
+    last = int(found[1])
+    return last + 1 if last else 0
+
+
+def _first(size: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece[:size]
+        size -= len(piece)
+        if size <= 0:
+            return

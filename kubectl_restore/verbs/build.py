@@ -1,0 +1,183 @@
+"""``kubectl-restore build``: packages a checkpoint as an OCI image and pushes or writes it, in one pass."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_restore.ending import Debug
+
+if TYPE_CHECKING:
+    from kubectl_restore.image.build import Built
+    from kubectl_restore.image.destination import Destination
+    from kubectl_restore.image.images import Image
+    from kubectl_restore.image.progress import Progress
+    from kubectl_restore.image.transport import Access
+    from shared.oci import Reference
+
+
+class Format(enum.StrEnum):
+    archive = "archive"
+    layered = "layered"
+
+
+class Output(enum.StrEnum):
+    name = "name"
+    json = "json"
+
+
+def build(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="Checkpoint archive (plain, gzip, zstd) or unpacked directory.")
+    ],
+    tag: Annotated[str, typer.Option("-t", "--tag", metavar="REF", help="Name of the image: registry/repository:tag.")],
+    image_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="layered: the base image's layers, the changed files and the process; nothing left to do on the node. "
+            "archive: the archive as the only layer, which other tools restore too. "
+            "Default: layered when the base image can be read.",
+        ),
+    ] = None,
+    push: Annotated[bool, typer.Option("--push", help="Push the image to the registry in REF.")] = False,
+    oci_layout: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Add the image to an OCI layout directory, made when missing.")
+    ] = None,
+    oci_archive: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image as an OCI archive.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="The image that the container was started from: REF, oci:DIR[:NAME] or oci-archive:FILE[:NAME]. "
+            "Default: as recorded in the checkpoint.",
+        ),
+    ] = None,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Talk plain HTTP to the registry; localhost is tried both ways.")
+    ] = False,
+    tls_verify: Annotated[
+        bool, typer.Option("--tls-verify/--no-tls-verify", help="Check the registry's certificate.")
+    ] = True,
+    insecure_skip_tls_verify: Annotated[
+        bool, typer.Option("--insecure-skip-tls-verify", help="The same as --no-tls-verify.")
+    ] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CA certificates (PEM) to trust besides the system's.")
+    ] = None,
+    authfile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Registry logins. Default: where podman, skopeo and docker keep them."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no closing line.")] = False,
+    output: Annotated[
+        Output | None, typer.Option("-o", "--output", help="Print the image as name (REF@digest) or json.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Package a checkpoint as an OCI image.
+
+    The archive is read once: hashed, and pushed or written, at the same time; nothing is unpacked.
+    """
+    started = time.monotonic()
+    reference = _reference(tag)
+    if [push, oci_layout is not None, oci_archive is not None].count(True) != 1:
+        raise typer.BadParameter("say where the image goes: one of --push, --oci-layout DIR, --oci-archive FILE")
+
+    from kubectl_restore.image.build import Order
+    from kubectl_restore.image.build import build as build_image
+    from kubectl_restore.image.progress import progress
+    from kubectl_restore.image.transport import Access
+
+    verify = tls_verify and not insecure_skip_tls_verify
+    target = Access("always" if plain_http else "never", verify, ca_file, authfile)
+    other = Access("probe" if plain_http else "never", verify, ca_file, authfile)
+
+    def access(host: str) -> Access:
+        """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
+        return target if push and host == reference.registry else other
+
+    order = Order(checkpoint, None if image_format is None else image_format.value, base)
+    with progress(quiet=quiet) as bars:
+        destination = partial(_destination, reference, oci_layout, oci_archive, target, bars)
+        built = build_image(order, access, destination, _warn)
+    seconds = time.monotonic() - started
+    place = next(
+        (f"{kind} {path}" for kind, path in (("OCI layout", oci_layout), ("OCI archive", oci_archive)) if path), ""
+    )
+    _report(reference, built, place, seconds, output, quiet=quiet)
+
+
+def _reference(tag: str) -> Reference:
+    from shared.errors import RestoreError
+    from shared.oci import parse_reference
+
+    try:
+        reference = parse_reference(tag)
+    except RestoreError as error:
+        raise typer.BadParameter(str(error), param_hint="--tag") from error
+    if reference.digest:
+        raise typer.BadParameter("give a tag, not a digest: the digest is what the build finds out", param_hint="--tag")
+    return reference
+
+
+def _destination(
+    reference: Reference,
+    oci_layout: Path | None,
+    oci_archive: Path | None,
+    access: Access,
+    bars: Progress,
+    base: Image | None,
+) -> Destination:
+    if oci_layout:
+        from kubectl_restore.image.layout import LayoutDestination
+
+        return LayoutDestination(oci_layout, reference, bars)
+    if oci_archive:
+        from kubectl_restore.image.oci_archive import ArchiveDestination
+
+        return ArchiveDestination(oci_archive, reference, bars)
+    from kubectl_restore.image.registry_images import RegistryDestination, RegistryImages
+
+    from_registry = base.images if base and isinstance(base.images, RegistryImages) else None
+    return RegistryDestination(reference, access, bars, base=from_registry)
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def _report(
+    reference: Reference, built: Built, place: str, seconds: float, output: Output | None, *, quiet: bool
+) -> None:
+    if output is Output.name:
+        print(f"{reference}@{built.digest}")
+    elif output is Output.json:
+        document = {
+            "reference": str(reference),
+            "digest": built.digest,
+            "format": built.image_format,
+            "sizeBytes": built.size,
+            "baseDigest": built.base_digest,
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(document, indent=2))
+    elif not quiet:
+        done = f"wrote {reference} to the {place}" if place else f"pushed {reference}"
+        print(f"{done}: {built.digest} ({built.image_format}, {_readable(built.size)}) in {seconds:.1f} s")
+
+
+def _readable(size: int) -> str:
+    amount, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007
+        if amount < 1024:
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
