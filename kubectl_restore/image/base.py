@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from kubectl_restore.image.access import Access
 from kubectl_restore.image.images import Image, Images, load_image
 from kubectl_restore.image.layout import LayoutImages
 from kubectl_restore.image.oci_archive import ArchiveImages
-from kubectl_restore.image.registry_images import RegistryImages
-from kubectl_restore.image.transport import Access
 from shared import contract, oci
 from shared.errors import Refused, RestoreError
 from shared.metadata import BaseImage
@@ -29,15 +28,11 @@ def recorded_base(recorded: BaseImage, platform: oci.Platform, access: AccessTo)
     """
     if recorded.digest and recorded.reference:
         reference = oci.parse_reference(recorded.reference)
-        return load_image(
-            RegistryImages(reference, access(reference.registry)), recorded.digest, str(reference), platform
-        )
+        return _from_registry(reference, recorded.digest, platform, access)
     if not recorded.config_digest or not recorded.name:
         raise RestoreError("BaseUnknown", "the checkpoint does not record by digest what image it was started from")
     reference = oci.parse_reference(recorded.name)
-    image = load_image(
-        RegistryImages(reference, access(reference.registry)), reference.target, str(reference), platform
-    )
+    image = _from_registry(reference, reference.target, platform, access)
     if image.manifest.config.digest != recorded.config_digest:
         raise Refused(
             "BaseMoved",
@@ -57,8 +52,7 @@ def named_base(wanted: str, recorded: BaseImage, platform: oci.Platform, access:
         image = _from_layout(kind, place, recorded, platform)
     else:
         reference = oci.parse_reference(wanted)
-        images = RegistryImages(reference, access(reference.registry))
-        image = load_image(images, reference.target, str(reference), platform)
+        image = _from_registry(reference, reference.target, platform, access)
     return image, _compare(image, recorded, platform, access)
 
 
@@ -76,6 +70,13 @@ def _markers(image: Image) -> dict[str, str]:
     section = image.config.get("config")
     labels = section.get("Labels") if isinstance(section, dict) else None
     return {**(labels if isinstance(labels, dict) else {}), **image.manifest.annotations}
+
+
+def _from_registry(reference: oci.Reference, target: str, platform: oci.Platform, access: AccessTo) -> Image:
+    # Loading the client takes as long as building a small image.
+    from kubectl_restore.image.registry_images import RegistryImages
+
+    return load_image(RegistryImages(reference, access(reference.registry)), target, str(reference), platform)
 
 
 def _from_layout(kind: str, place: str, recorded: BaseImage, platform: oci.Platform) -> Image:

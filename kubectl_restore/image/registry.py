@@ -19,8 +19,9 @@ from urllib.parse import urlencode, urljoin
 import urllib3
 from urllib3 import exceptions
 
+from kubectl_restore.image.access import Access
 from kubectl_restore.image.credentials import Credentials, find_credentials
-from kubectl_restore.image.transport import READ_TIMEOUT_S, Access, Body, Transport
+from kubectl_restore.image.transport import READ_TIMEOUT_S, Body, Transport
 from shared.errors import RestoreError, Unavailable
 
 _ANSWER_BYTES_MAX: Final = 8 << 20

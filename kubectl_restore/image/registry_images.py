@@ -9,6 +9,7 @@ from typing import BinaryIO, Final, Self, cast
 import urllib3
 from urllib3 import exceptions
 
+from kubectl_restore.image.access import Access
 from kubectl_restore.image.destination import Written
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
@@ -17,7 +18,7 @@ from kubectl_restore.image.measure import Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.registry import Registry, read_answer
 from kubectl_restore.image.source import Literal, Opened, Source
-from kubectl_restore.image.transport import Access, Transport
+from kubectl_restore.image.transport import Transport
 from kubectl_restore.image.upload import Upload
 from shared import oci
 from shared.compression import Compression

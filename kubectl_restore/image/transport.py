@@ -6,15 +6,14 @@ import os
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3 import exceptions
 
+from kubectl_restore.image.access import Access
 from shared.errors import RestoreError, Unavailable
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -24,16 +23,6 @@ _REDIRECTS: Final = urllib3.Retry(total=5, connect=False, read=False, redirect=5
 
 Body = bytes | Callable[[], Iterator[bytes]] | None
 """A stream is given as a function, so that a request refused for want of a login can be sent again."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How a registry may be reached. ``plain_http``: always, never, or only when it does not speak TLS (probe)."""
-
-    plain_http: Literal["never", "probe", "always"] = "never"
-    verify_tls: bool = True
-    ca_file: Path | None = None
-    authfile: Path | None = None
 
 
 class Transport:

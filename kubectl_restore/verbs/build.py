@@ -15,11 +15,11 @@ import typer
 from kubectl_restore.ending import Debug
 
 if TYPE_CHECKING:
+    from kubectl_restore.image.access import Access
     from kubectl_restore.image.build import Built
     from kubectl_restore.image.destination import Destination
     from kubectl_restore.image.images import Image
     from kubectl_restore.image.progress import Progress
-    from kubectl_restore.image.transport import Access
     from shared.oci import Reference
 
 
@@ -91,10 +91,10 @@ def build(
     if [push, oci_layout is not None, oci_archive is not None].count(True) != 1:
         raise typer.BadParameter("say where the image goes: one of --push, --oci-layout DIR, --oci-archive FILE")
 
+    from kubectl_restore.image.access import Access
     from kubectl_restore.image.build import Order
     from kubectl_restore.image.build import build as build_image
     from kubectl_restore.image.progress import progress
-    from kubectl_restore.image.transport import Access
 
     verify = tls_verify and not insecure_skip_tls_verify
     target = Access("always" if plain_http else "never", verify, ca_file, authfile)
