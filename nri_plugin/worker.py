@@ -23,7 +23,7 @@ from nri_plugin.restore import cleanup
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.node import Node
 from nri_plugin.restore.plan import Plan, plans_in
-from nri_plugin.restore.prepare import prepare
+from nri_plugin.restore.prepare import let_go, prepare
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import RestoreError, Unavailable
 
@@ -116,22 +116,16 @@ class Worker:
 
     def stop(self, container_id: str) -> None:
         """The process has ended: its view can go; the plan stays until the container is removed."""
-        plan = Plan(self.config.paths.plans, container_id)
-        digest = plan.read("image")
-        if digest is None:
-            return
-        plan.drop("image")
-        self.node.release(digest)
+        let_go(self.node, Plan(self.config.paths.plans, container_id))
 
     def remove(self, container_id: str) -> None:
         """Deletes the plan and everything that hangs on it, once its preparation has noticed."""
         if (future := self.cancel(container_id)) is not None:
             future.result()
         plan = Plan(self.config.paths.plans, container_id)
-        digest = plan.read("image")
+        cleanup.sweep_if_interrupted(plan)
+        let_go(self.node, plan)
         cleanup.delete(plan)
-        if digest is not None:
-            self.node.release(digest)
         self.cache.prune(self.node.views.in_use())
 
     def reconcile(self, running: frozenset[str]) -> None:

@@ -27,11 +27,6 @@ ENGINE_PROGRAMS = frozenset({"runc", "crun", "criu", "timeout", "restore-runc", 
 KILL_WAIT_S = 5.0
 
 
-def interrupted(plan: Plan) -> bool:
-    """Whether restore-runc began a restore and it did not come to a good end."""
-    return plan.has("failed") or (plan.has("restoring") and not plan.has("restored"))
-
-
 def sweep(plan: Plan) -> None:
     """Ends everything an interrupted restore left running; harmless when nothing is left."""
     cgroups = container_cgroups(plan)
@@ -134,10 +129,13 @@ def _try(what: str, argv: list[str | Path]) -> None:
         log.warning("cleaning up %s: %s", what, error)
 
 
-def delete(plan: Plan) -> None:
-    """Deletes the plan directory after everything mounted in it; what an interrupted restore left goes first."""
-    if not plan.path.exists():
-        return
-    if interrupted(plan):
+def sweep_if_interrupted(plan: Plan) -> None:
+    """Sweeps when restore-runc began a restore that came to no good end."""
+    if plan.has("failed") or (plan.has("restoring") and not plan.has("restored")):
         sweep(plan)
-    mounting.delete_tree(plan.path)
+
+
+def delete(plan: Plan) -> None:
+    """Deletes the plan directory, after everything mounted in it."""
+    if plan.path.exists():
+        mounting.delete_tree(plan.path)

@@ -17,7 +17,6 @@ from nri_plugin.containerd.client import Containerd, NotFound
 from nri_plugin.restore import mounting
 from nri_plugin.restore.plan import plans_in
 from shared import contract, oci
-from shared.criu.inventory import skip_network_lock
 from shared.errors import CheckpointInvalid, Refused, Unavailable
 
 LEASE_PREFIX = "nri-restore-"
@@ -130,18 +129,24 @@ class Views:
             _mount_view(mounts, target, topmost=image.layered)
         return self.root(image)
 
-    def without_network_lock(self, image: StoredImage, inventory: bytes) -> None:
-        """Binds a copy of inventory.img that asks for no network lock over the view's own.
+    def link_images(self, image: StoredImage, names: Sequence[str], inventory: bytes) -> Path:
+        """The directory CRIU restores from: a link to each of its images in the view, and an inventory of our own.
 
-        CRIU would block all traffic of the pod's network (with hostNetwork: the node's) while it restores.
+        Linked, not bound over the original: a mount on the view would appear in every other mount of that snapshot.
         """
-        original = self.root(image) / "checkpoint" / "inventory.img"
-        if original in mounting.mounts_below(original):
-            return
-        patched = self.path(image.digest) / "inventory.img"
-        patched.write_bytes(skip_network_lock(inventory))
-        patched.chmod(0o400)
-        mounting.bind(patched, original)
+        directory = self.images(image.digest)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        # Relative: CRIU opens some of them from inside the container's root, with only the directory still at hand.
+        below = f"../{(self.root(image) / 'checkpoint').relative_to(self.path(image.digest))}"
+        for name in names:
+            link = directory / name
+            if not link.is_symlink() and name != "inventory.img":
+                link.symlink_to(f"{below}/{name}")
+        (directory / "inventory.img").write_bytes(inventory)
+        return directory
+
+    def images(self, digest: str) -> Path:
+        return self.path(digest) / "checkpoint"
 
     def release(self, digest: str) -> None:
         """Unmounts the view and removes its snapshot, unless a plan still names it."""

@@ -14,6 +14,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore.images import StoredImage, Views
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu.dump import Dump, check_structure, read_dump
+from shared.criu.inventory import skip_network_lock
 from shared.errors import CommandFailed, Refused, Unavailable
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.run import run
@@ -65,7 +66,7 @@ class Node:
         """
         with self.image_lock(image.digest):
             root = self.views.mount(image)
-            if known := self._opened.get(image.digest):
+            if (known := self._opened.get(image.digest)) and self.views.images(image.digest).is_dir():
                 return known
             try:
                 with open_checkpoint(root) as files:
@@ -74,7 +75,9 @@ class Node:
                     dump = read_dump(files)
                     inventory = files.read("checkpoint/inventory.img", 1 << 20)
                 if not dump.sockets_established:
-                    self.views.without_network_lock(image, inventory)
+                    # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
+                    inventory = skip_network_lock(inventory)
+                self.views.link_images(image, dump.images, inventory)
             except BaseException:
                 self.views.release(image.digest)
                 raise

@@ -58,9 +58,10 @@ def prepare(
                 start_instead(request, plan, image, report)
         answer(None)
     except RestoreError as error:
-        refuse(request, plan, report, error, answer)
+        refuse(node, request, plan, report, error, answer)
     except Exception as error:
-        refuse(request, plan, report, Unavailable("Internal", f"{type(error).__name__}: {error}"), answer)
+        broken = Unavailable("Internal", f"{type(error).__name__}: {error}")
+        refuse(node, request, plan, report, broken, answer)
         raise
     return report
 
@@ -107,10 +108,12 @@ def start_instead(request: RestoreRequest, plan: Plan, image: StoredImage, repor
     report.outcome = "started afresh"
 
 
-def refuse(request: RestoreRequest, plan: Plan, report: RestoreReport, error: RestoreError, answer: Answer) -> None:
+def refuse(
+    node: Node, request: RestoreRequest, plan: Plan, report: RestoreReport, error: RestoreError, answer: Answer
+) -> None:
     """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead."""
     report.warnings.append(f"{error.reason}: {error.sentence}")
-    plan.drop("image")
+    let_go(node, plan)
     if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
         plan.write("status", "plain\n")
         report.outcome = "started afresh, restore refused"
@@ -119,6 +122,13 @@ def refuse(request: RestoreRequest, plan: Plan, report: RestoreReport, error: Re
         plan.refuse(error)
         report.outcome = "refused"
         answer(error)
+
+
+def let_go(node: Node, plan: Plan) -> None:
+    """Ends the plan's use of a view; the last one unmounts it."""
+    if (digest := plan.read("image")) is not None:
+        plan.drop("image")
+        node.release(digest)
 
 
 def find_checkpoint(
@@ -164,7 +174,9 @@ def check(
         opened = node.open(image)
     with report.phase("check"):
         node.check_criu(opened.checkpoint)
-        check_command(opened.checkpoint.spec, request.args)
+        if not request.native:
+            # containerd's own restore creates the container from the base image, whose command means nothing here.
+            check_command(opened.checkpoint.spec, request.args)
         report.warnings.extend(check_mounts(opened.checkpoint.spec.mounts, request.mounts))
         if request.checkpoint is not None:
             check_base(node, request, opened)
@@ -239,7 +251,7 @@ def write_plan(
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
     plan.write("criu.conf", options.criu_config(request, opened.dump))
-    plan.write("argv", "".join(f"{word}\n" for word in options.arguments(opened.root / "checkpoint", work)))
+    plan.write("argv", "".join(f"{word}\n" for word in options.arguments(node.views.images(opened.image.digest), work)))
     plan.write("namespaces", "".join(f"{ns.type} {ns.path}\n" for ns in live.namespaces if ns.path))
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
     kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
@@ -251,9 +263,13 @@ def write_plan(
     if request.on_failure == "start" and (request.checkpoint is not None or opened.image.layered):
         plan.write("start-on-failure", "")
     log_path = cri_log_path(record)
-    if opened.checkpoint.log_member and log_path and not request.native:
+    checkpoint = opened.checkpoint
+    if checkpoint.log_member and log_path and not request.native:
         with opened.files() as files:
-            plan.write("log", log_lines(files, opened.checkpoint.log_member, config.limits.old_log_bytes))
+            lines = log_lines(
+                files, checkpoint.log_member, config.limits.old_log_bytes, until=checkpoint.checkpointed_at
+            )
+        plan.write("log", lines)
         plan.write("logpath", f"{log_path}\n")
 
 
