@@ -258,7 +258,7 @@ class Kubelet:
                 # RunPodSandbox may have failed or run into its deadline after the runtime made the sandbox.
                 found = [each.id for each in self.node.cri.list_pod_sandboxes() if each.metadata.uid == pod.spec.uid]
                 pod.id = found[0] if found else ""
-            pod.remove()
+            pod.remove(grace_s=0)
             self.pods.pop()
 
 

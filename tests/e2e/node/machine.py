@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from shared.errors import Unavailable
 from shared.run import run
@@ -75,7 +75,7 @@ class Machine:
             self._boot.wait()
             self._boot = None
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from shared.run import run
 from tests.e2e.node.places import cache, locked, runs
@@ -67,7 +67,7 @@ class Network:
         remove_bridge(self.name)
         shutil.rmtree(self.record, ignore_errors=True)
 
-    def __enter__(self) -> Network:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from shared.errors import Unavailable
 from tests.e2e.node.image import MANIFEST, OciImage
@@ -67,7 +67,7 @@ class Registry:
     def stop(self) -> None:
         self.machine.stop()
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
