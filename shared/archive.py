@@ -23,6 +23,7 @@ from shared.unpacked import UnpackedDirectory
 
 __all__ = ["CheckpointFiles", "Compression", "open_checkpoint"]
 
+DECOMPRESSED_BYTES_MAX: Final = 1 << 40
 KEPT_FILE_BYTES: Final = 4 << 20
 """Files up to this size stay in memory while a compressed archive is passed once …"""
 KEPT_BYTES: Final = 64 << 20
@@ -142,7 +143,8 @@ class _CompressedArchive(_Archive):
 def _decompressed(descriptor: int, compression: Compression, archive: str) -> Decompressed:
     """With a position of its own: several members may be read at once."""
     size = os.fstat(descriptor).st_size
-    return Decompressed(Window(os.dup(descriptor), 0, size, archive), compression, archive)
+    window = Window(os.dup(descriptor), 0, size, archive)
+    return Decompressed(window, compression, archive, limit_bytes=DECOMPRESSED_BYTES_MAX)
 
 
 class _Forward:

@@ -14,7 +14,6 @@ import zstandard
 
 from shared.errors import CheckpointInvalid
 
-DECOMPRESSED_BYTES_MAX: Final = 1 << 40
 _PIECE_BYTES: Final = 256 << 10
 _ZSTD_PIECE_BYTES: Final = 1 << 10
 """zstd's decompressor returns all that its input gives: at most 128 KiB for a 4-byte block, 32 MiB for this much."""
@@ -55,9 +54,7 @@ class Decompressed:
     one, ArchiveTooLarge past ``limit_bytes``.
     """
 
-    def __init__(
-        self, source: Source, compression: Compression, archive: str, *, limit_bytes: int = DECOMPRESSED_BYTES_MAX
-    ) -> None:
+    def __init__(self, source: Source, compression: Compression, archive: str, *, limit_bytes: int) -> None:
         self._source: Source | None = source
         self._limit = limit_bytes
         self._archive = archive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -23,6 +24,7 @@ class UnpackedDirectory(CheckpointFiles):
     def __init__(self, path: Path, descriptor: int, subdirectory: str) -> None:
         self.path = path / subdirectory if subdirectory else path
         self._names: dict[str, None] = {}
+        self._entries = 0
         top = self._descend(descriptor, normalised(subdirectory, str(path)))
         try:
             self._list("", top)
@@ -93,9 +95,14 @@ class UnpackedDirectory(CheckpointFiles):
         return current
 
     def _list(self, folder: str, descriptor: int) -> None:
+        if folder.count("/") > DEPTH_MAX:
+            raise CheckpointInvalid("MemberName", f"{self.path}: {quoted(folder)} is nested too deep")
         with os.scandir(descriptor) as entries:
-            found = sorted(entries, key=lambda entry: entry.name) if folder.count("/") < DEPTH_MAX else []
-        for entry in found:
+            found = list(itertools.islice(entries, MEMBERS_MAX + 1))
+        self._entries += len(found)
+        if self._entries > MEMBERS_MAX:
+            raise CheckpointInvalid("TooManyMembers", f"{self.path} has more than {MEMBERS_MAX} files and folders")
+        for entry in sorted(found, key=lambda entry: entry.name):
             name = f"{folder}{entry.name}"
             try:
                 name.encode()
@@ -111,8 +118,6 @@ class UnpackedDirectory(CheckpointFiles):
                 self._names[name] = None
             else:
                 raise self._unwanted(name)
-            if len(self._names) > MEMBERS_MAX:
-                raise CheckpointInvalid("TooManyMembers", f"{self.path} has more than {MEMBERS_MAX} files")
 
     def _unwanted(self, name: str) -> CheckpointInvalid:
         return CheckpointInvalid(
