@@ -50,7 +50,7 @@ def prepare(
             report.outcome = "plain"
         else:
             if image.layered and request.checkpoint is None:
-                plan.write("remove", f"{contract.LAYERED_DIR}\n")
+                plan.write("remove", "")
             if restores(request):
                 cache.remember(image, request.checkpoint or request.image)
                 restore(node, request, plan, image, report, answer, cancelled)

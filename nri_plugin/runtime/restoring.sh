@@ -1,0 +1,90 @@
+# shellcheck shell=sh disable=SC2154,SC2016,SC2174
+# Read by restore-runc when there is something to restore or to wake; works with its variables.
+
+mount_overlay() { # <file with options> <directory they are relative to>: over the rootfs, in place of what is there
+	IFS= read -r options <"$plan/$1"
+	umount "$rootfs" && (cd "$plan/$2" && LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "$options" overlay "$rootfs")
+}
+
+identity() { # what a restore overwrites in namespaces that the whole pod shares; $1: "save" prints, "load" reads stdin
+	set -- "$1" "$(namespace uts)" "$(namespace ipc)"
+	[ "$2$3" ] || return 0
+	script='for f do [ -r "$f" ] && read -r v <"$f" && printf "%s=%s\n" "$f" "$v"; done; :'
+	[ "$1" = load ] && script='while IFS="=" read -r f v; do
+		read -r now <"$f"; [ "$now" = "$v" ] || printf %s "$v" >"$f"; done; :'
+	uts='' ipc='' k=/proc/sys/kernel m=/proc/sys/fs/mqueue
+	[ "$2" ] && uts="$k/hostname $k/domainname"
+	[ "$3" ] && ipc="$k/msgmax $k/msgmnb $k/msgmni $k/sem $k/shmall $k/shmmax $k/shmmni $k/shm_rmid_forced
+		$m/queues_max $m/msg_max $m/msgsize_max $m/msg_default $m/msgsize_default"
+	# shellcheck disable=SC2086
+	nsenter ${2:+"--uts=$2"} ${3:+"--ipc=$3"} sh -c "$script" sh $uts $ipc 2>/dev/null
+}
+
+namespace() { # <type>: path of the pod's namespace, nothing if it is the node's
+	while read -r type path; do
+		[ "$type" = "$1" ] && printf '%s' "$path" && return
+	done <"$plan/namespaces"
+}
+
+wake() { # <pid>: SIGCONT for it and all below, but those that were stopped when dumped
+	tree=$1 level=$1
+	while [ "$level" ]; do
+		next=''
+		for pid in $level; do
+			for children in /proc/"$pid"/task/*/children; do
+				read -r found <"$children"
+				next="$next${found:+ $found}"
+			done
+		done
+		tree="$tree$next" level=$next
+	done
+	for pid in $tree; do
+		if [ -s "$plan/stopped" ]; then
+			while read -r key inner; do
+				[ "$key" = NSpid: ] && grep -qx "${inner##*[!0-9]}" "$plan/stopped" && continue 2
+			done <"/proc/$pid/status"
+		fi
+		kill -CONT "$pid"
+	done
+}
+
+explain() { # <exit status>: why the restore failed, from CRIU's log, else the runtime's
+	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
+	why=$(grep 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -vE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
+	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
+	printf 'CriuFailed: CRIU cannot restore the container: %s' "$(printf '%s' "${why:-it gave no reason}" | sed 's/^([0-9. ]*) *\([0-9]*: \)\{0,1\}Error ([^)]*): //')"
+	printf ' (full log: %s/restore.log)' "$keep"
+}
+
+run_restore() { # the runtime's own restore, ended with us or when it takes too long
+	set --
+	while IFS= read -r word; do set -- "$@" "$word"; done <"$plan/argv"
+	# shellcheck disable=SC2086
+	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL \
+		"$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
+		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
+		--detach --no-subreaper "$id"
+}
+
+restore() {
+	keep=$(cat "$plan/keep") before=''
+	printf '%s' "$root" >"$plan/root" && printf '%s' "$runtime" >"$plan/runtime"
+	[ -f "$plan/mount" ] && { mount_overlay mount l || fail "MountFailed: the restored root file system cannot be mounted"; }
+	before=$(identity save)
+	read -r uptime _ </proc/uptime && printf '%s' "$uptime" >"$plan/restoring"
+	run_restore
+	result=$?
+	[ "$before" ] && printf '%s\n' "$before" | identity load
+	if [ "$result" != 0 ]; then
+		: >"$plan/failed"
+		mkdir -p -m 0700 "$keep" && tail -c "$max_log_bytes" "$plan/work/restore.log" >"$keep/restore.log" 2>/dev/null
+		why=$(explain "$result")
+		"$runtime" ${root:+--root "$root"} delete --force "$id" >/dev/null 2>&1
+		"$(dirname "$(readlink -f "$0")")/unlock-network" "$(namespace network)"
+		return 1
+	fi
+	[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
+	[ -f "$plan/logpath" ] && cat "$plan/log" >>"$(cat "$plan/logpath")"
+	read -r pid <"$pidfile"
+	printf '%s' "$pid" >"$plan/restored"
+}
