@@ -24,8 +24,8 @@ from tests.e2e.node.kubelet import EXITED, RUNNING, Kubelet
 from tests.e2e.node.machine import Machine
 from tests.e2e.node.network import Network, port_of
 from tests.e2e.node.node import Node
-from tests.e2e.node.places import CHECKOUT, runs
-from tests.e2e.node.processes import identity, lives
+from tests.e2e.node.places import CHECKOUT, claim, runs
+from tests.e2e.node.processes import identity
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.roots import base_root
 from tests.e2e.node.specs import SERVICE_ACCOUNT, ContainerSpec, PodSpec, VolumeMount
@@ -287,9 +287,10 @@ def test_sweep_removes_what_a_killed_test_run_left(init_too: bool) -> None:
     assert not (runs() / f"network-{network}").exists()
 
 
-def test_sweep_does_not_touch_a_process_that_got_a_dead_ones_number(network: Network) -> None:
-    with Machine("containerd-1.7", network, "bystander") as machine:
-        record = (machine.folder / "init").read_text()
-        pid, start = record.split()
-        assert lives(record)
-        assert not lives(f"{pid} {int(start) - 1}")
+def test_sweep_spares_a_process_that_got_the_number_of_a_dead_machines_init(network: Network) -> None:
+    with Machine("containerd-1.7", network, "bystander") as bystander:
+        pid, start = (bystander.folder / "init").read_text().split()
+        claim(runs() / "machine-000000", f"{pid} {int(start) - 1}")
+        (runs() / "machine-000000/init").write_text(f"{pid} {int(start) - 1}")
+        assert sweep() == ["machine-000000"]
+        assert bystander.run(["echo", "alive"]).stdout == "alive\n"

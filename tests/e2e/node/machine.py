@@ -16,7 +16,7 @@ from shared.run import run
 from tests.e2e.node import cgroups
 from tests.e2e.node.dependencies import dependencies
 from tests.e2e.node.network import Network, remove_port
-from tests.e2e.node.places import CHECKOUT, runs
+from tests.e2e.node.places import CHECKOUT, claim, runs
 from tests.e2e.node.processes import children, identity, kill, own_identity
 from tests.e2e.node.program import Program
 from tests.e2e.node.roots import Flavour, base_root
@@ -53,8 +53,7 @@ class Machine:
         """Boots the machine; raises Unavailable("MachineDidNotBoot") with what the boot script said."""
         base = base_root(self.flavour)
         packages = dependencies(base)
-        self.folder.mkdir(parents=True)
-        (self.folder / "owner").write_text(own_identity())
+        claim(self.folder, own_identity())
         try:
             self._lay_out()
             joined = cgroups.create(self.name)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from shared.run import run
-from tests.e2e.node.places import cache, locked, runs
+from tests.e2e.node.places import cache, claim, locked, runs
 from tests.e2e.node.processes import own_identity
 
 _SPACE: Final = ipaddress.IPv4Network("10.213.0.0/16")
@@ -41,8 +41,7 @@ class Network:
         self._next = 2
 
     def start(self) -> None:
-        self.record.mkdir(parents=True)
-        (self.record / "owner").write_text(own_identity())
+        claim(self.record, own_identity())
         with locked(cache() / "network.lock"):
             self.subnet = _free_subnet()
             self.host = str(self.subnet[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,15 @@ def cache() -> Path:
 def runs() -> Path:
     """One folder per running node and network; whatever lies here after its owner died is swept."""
     return cache() / "runs"
+
+
+def claim(folder: Path, owner: str) -> None:
+    """Makes the folder of a run together with its owner's record, so that no sweep ever sees one without the other."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    (new / "owner").write_text(owner)
+    new.chmod(0o755)
+    new.rename(folder)
 
 
 def sample(name: str) -> Path:

@@ -12,12 +12,17 @@ import sys
 from tests.e2e.node import cgroups
 from tests.e2e.node.machine import destroy
 from tests.e2e.node.network import remove_bridge
-from tests.e2e.node.places import runs
+from tests.e2e.node.places import cache, locked, runs
 from tests.e2e.node.processes import lives
 
 
 def sweep(*, everything: bool = False) -> list[str]:
     """Removes machines, then networks, whose owner is dead (or all); returns what it removed."""
+    with locked(cache() / "sweep.lock"):
+        return _sweep(everything)
+
+
+def _sweep(everything: bool) -> list[str]:
     removed = []
     for folder in sorted(runs().glob("machine-*")) + sorted(runs().glob("network-*")):
         record = folder / "owner"
