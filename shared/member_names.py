@@ -18,15 +18,18 @@ def quoted(name: str | bytes) -> str:
     return f'"{shown}"'
 
 
-def normalised(name: str, archive: str) -> str:
+def normalised(name: str, archive: str, *, printable: bool = True) -> str:
     """``name`` without leading ``./`` and trailing ``/``; CheckpointInvalid when it leads outside the archive.
 
-    Empty for the archive's own top directory.
+    Empty for the archive's own top directory. Names that would garble a terminal or a log are refused as well, unless
+    ``printable`` is false.
     """
     if name.startswith("/"):
         raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has an absolute name")
     if "\0" in name:
         raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has a zero byte in its name")
+    if printable and not name.isprintable():
+        raise CheckpointInvalid("MemberName", f"{archive}: member {quoted(name)} has control characters in its name")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise CheckpointInvalid("MemberName", f'{archive}: member {quoted(name)} has ".." in its name')

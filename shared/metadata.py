@@ -36,7 +36,7 @@ _LOGS_OF_CRIU: Final = ("dump.log", "checkpoint/dump.log")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@+\-\[\]]{0,1023}")
 _CRIU_VERSION: Final = re.compile(
-    rb"^(?:\(\d+\.\d+\) )?Version: (\d+(?:\.\d+){0,3}[0-9A-Za-z.+-]{0,32}) ", re.MULTILINE
+    rb"^(?:\(\d+\.\d+\) )?Version: (\d+(?:\.\d+){0,3}[0-9A-Za-z.+~-]{0,32}) ", re.MULTILINE
 )
 
 
@@ -190,8 +190,8 @@ def _deleted_files(files: CheckpointFiles) -> tuple[str, ...]:
     document = parse_json(files.read(DELETED_FILES, 4 * DOCUMENT_BYTES_MAX), DELETED_FILES)
     paths = JsonObject({"paths": document}, DELETED_FILES).texts("paths")
     for path in paths:
-        parts = path.split("/")
-        if parts[0] or path == "/" or ".." in parts or len(path) > 4096:
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if not path.startswith("/") or not parts or ".." in parts or len(path) > 4096:
             raise invalid(DELETED_FILES, ascii(path[:120]), "is not an absolute path without ..")
     return paths
 

@@ -70,13 +70,15 @@ class TarMember:
 class MemberWalk:
     """One pass over an archive; ``content()`` reads the member just yielded.
 
-    Members of other ``kinds`` are refused; sparse files are passed over only where every kind is allowed.
+    Members of other ``kinds`` are refused. Where EVERY kind is allowed, the archive comes from a container's own file
+    system: sparse files are passed over then, and names may be any bytes.
     """
 
     def __init__(self, stream: TarStream, archive: str, kinds: frozenset[Kind] = PLAIN) -> None:
         self._stream = stream
         self._archive = archive
         self._kinds = kinds
+        self._any_name = kinds == EVERY
         self._position = 0
         self._unread = 0
         self._padding = 0
@@ -112,7 +114,7 @@ class MemberWalk:
             name = extension.name if extension.name is not None else self._name(header)
             size = extension.size if extension.size is not None else size
             extension = _Extension()
-            clean = normalised(name, self._archive)
+            clean = normalised(name, self._archive, printable=not self._any_name)
             kind = self._kind(flag, name)
             if kind != "file" and size:
                 raise self._damaged(f"{kind} {quoted(name)} has content")
@@ -187,7 +189,7 @@ class MemberWalk:
 
     def _decoded(self, name: bytes) -> str:
         try:
-            text = name.decode()
+            text = name.decode(errors="backslashreplace" if self._any_name else "strict")
         except UnicodeDecodeError:
             raise CheckpointInvalid("MemberName", f"{self._archive}: member {quoted(name)} is not UTF-8") from None
         if not text:
@@ -203,7 +205,7 @@ class MemberWalk:
             raise CheckpointInvalid(
                 "MemberKind", f"{self._archive}: member {quoted(name)} is {what}; only files and directories are read"
             )
-        if kind != "directory" and (name.endswith("/") or not normalised(name, self._archive)):
+        if kind != "directory" and (name.endswith("/") or not normalised(name, self._archive, printable=False)):
             raise self._damaged(f"{kind} {quoted(name)} is named like a directory")
         return kind
 

@@ -104,10 +104,10 @@ class UnpackedDirectory(CheckpointFiles):
             raise CheckpointInvalid("TooManyMembers", f"{self.path} has more than {MEMBERS_MAX} files and folders")
         for entry in sorted(found, key=lambda entry: entry.name):
             name = f"{folder}{entry.name}"
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise CheckpointInvalid("MemberName", f"{self.path}: {quoted(name)} is not UTF-8") from None
+            if not name.isprintable():  # a name that is not UTF-8 has surrogates, which are not printable either
+                raise CheckpointInvalid(
+                    "MemberName", f"{self.path}: {quoted(name)} is not UTF-8 or has control characters in its name"
+                )
             if entry.is_dir(follow_symlinks=False):
                 inner = self._descend(descriptor, entry.name)
                 try:

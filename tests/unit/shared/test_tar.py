@@ -159,6 +159,22 @@ def test_name_with_terminal_controls_is_shown_harmless(refused: Refused) -> None
         walked(archive(member("/\x1b[2J\n", b"x")))
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\x7fb", "a\u202eb"])
+def test_name_that_garbles_a_terminal_is_refused(name: str, refused: Refused) -> None:
+    with refused("MemberName", "control characters"):
+        walked(archive(member(name, b"x")))
+
+
+def test_where_every_kind_is_wanted_names_may_be_any_bytes() -> None:
+    content = header_changed(archive(member("abc", b"")), 0, b"\xff\n\x1b")
+    assert walked(content, kinds=EVERY)[0].name == "\\xff\n\x1b"
+
+
+def test_where_every_kind_is_wanted_names_still_may_not_lead_outside(refused: Refused) -> None:
+    with refused("MemberName", ".."):
+        walked(archive(member("../x", b"")), kinds=EVERY)
+
+
 @pytest.mark.parametrize("name", ["", ".", "./"])
 def test_file_without_a_name_is_refused(name: str, refused: Refused) -> None:
     content = header_changed(archive(member("aa", b"")), 0, name.encode().ljust(2, b"\0"))
