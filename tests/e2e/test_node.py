@@ -207,6 +207,27 @@ def test_checkpoint_through_the_cri_of_containerd_21(
     assert container.exec("test", "-e", DELETED).exit_code == 1
 
 
+def test_containerd_21_restores_by_itself_under_the_plain_handler(
+    node_21: Node, kubelet_of: Callable[[Node], Kubelet], registry: Registry
+) -> None:
+    relay = node_21.relay(registry)
+    # Known under this one name only: the checkpoint records the first the runtime finds for the digest.
+    registry.push(busybox_image(base_root(node_21.flavour), {"etc/by-itself": b""}), "by-itself:1")
+    local = "localhost:5000/by-itself:1"
+    node_21.cri.pull_image(local)
+    kubelet = kubelet_of(node_21)
+    source = running_counter(kubelet, counter(local))
+    archive = take_checkpoint(node_21, source)
+    source.stop()
+    last = printed(source)[-1]
+    restored = kubelet.run_pod(PodSpec("restored")).run(counter(archive))
+    restored.wait_for(lambda each: printed(each)[-1] > last, "the counter to go on")
+    # The log is archived after the process was let go again, so lines printed meanwhile come twice.
+    assert sorted(set(printed(restored))) == list(range(1, printed(restored)[-1] + 1))
+    assert restored.log()[0] == source.log()[0], "it copies the archive's log into the new one"
+    relay.stop()
+
+
 def test_containerd_17_has_no_checkpoint_call(
     node_17: Node, kubelet_of: Callable[[Node], Kubelet], busybox: str
 ) -> None:

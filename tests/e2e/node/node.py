@@ -17,7 +17,7 @@ from tests.e2e.node.inventory import Inventory, take_inventory
 from tests.e2e.node.machine import Machine
 from tests.e2e.node.network import Network
 from tests.e2e.node.program import Program
-from tests.e2e.node.registry import Registry
+from tests.e2e.node.registry import PORT, Registry
 from tests.e2e.node.roots import Flavour, base_root
 from tests.e2e.node.waiting import wait_for
 
@@ -133,6 +133,14 @@ class Node(Machine):
             (folder / "hosts.toml").write_text(
                 f'server = "{address}"\n[host."{address}"]\n  capabilities = ["pull", "resolve", "push"]\n'
             )
+
+    def relay(self, registry: Registry) -> Program:
+        """Makes the registry answer on the node's localhost:5000, for clients that cannot be told to do without TLS."""
+        relay = "/opt/nri-restore/checkout/tests/e2e/node/relay.py"
+        program = self.spawn(["/usr/bin/python3", relay, str(PORT), registry.address], "/var/log/relay.log")
+        listening = f"127.0.0.1:{PORT}"
+        wait_for(lambda: listening in self.run(["ss", "-Hltn"]).stdout, f"the relay on {listening}")
+        return program
 
     # ---- the daemon ----
 
