@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from nri_plugin.nri.nri_pb2 import Container, ContainerAdjustment, PodSandbox
 from nri_plugin.nri.reconnect import run_forever
@@ -16,6 +16,10 @@ from shared.errors import RestoreError
 from tests.e2e.node.waiting import wait_for
 
 Decision: TypeAlias = Callable[[], Awaitable[ContainerAdjustment | None]]
+
+
+SOCKET: Final = "/run/nri/nri.sock"
+"""On the node; the host cannot follow the link /var/run, whose target is absolute."""
 
 
 class ObservedSession:
@@ -47,7 +51,11 @@ class ObservedSession:
             ),
             self._loop,
         )
-        wait_for(lambda: self.connections == ["connected"], "the session to be registered")
+        try:
+            wait_for(lambda: self.connections == ["connected"], "the session to be registered")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from nri_plugin.nri.nri_pb2 import ContainerAdjustment
 from shared.errors import Refused
-from tests.e2e.node.containerd_config import NRI_SOCKET
 from tests.e2e.node.cri import CriError
 from tests.e2e.node.image import busybox_image
 from tests.e2e.node.kubelet import Kubelet
@@ -23,7 +22,7 @@ from tests.e2e.node.node import Node
 from tests.e2e.node.roots import FLAVOURS, Flavour, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
-from tests.e2e.observed_session import Decision, ObservedSession
+from tests.e2e.observed_session import SOCKET, Decision, ObservedSession
 from tests.unit.nri_plugin.nri.recorded import ADJUSTMENTS, FOLDER, REFUSALS, write_recording
 
 
@@ -78,7 +77,7 @@ def record(flavour: Flavour) -> Path:
         forever = ("sleep", "1000")
         kubelet.run(PodSpec("resident", service_account=False), ContainerSpec(image, "resident", forever))
         with (
-            RecordingSocket(Path(folder) / "nri.sock", node.path(NRI_SOCKET)) as socket,
+            RecordingSocket(Path(folder) / "nri.sock", node.path(SOCKET)) as socket,
             ObservedSession(socket.path) as session,
         ):
             session.decisions = decisions()

@@ -174,14 +174,14 @@ class FakeRuntime:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         plugin = Plugin(reader, writer)
         self.plugins.append(plugin)
-        self._start(plugin, plugin.read_frames())
-        self._start(plugin, plugin.read_answers())
-        self._start(plugin, self._serve(plugin))
+        self._start(plugin, plugin.read_frames)
+        self._start(plugin, plugin.read_answers)
+        self._start(plugin, lambda: self._serve(plugin))
 
-    def _start(self, plugin: Plugin, work: Awaitable[None]) -> None:
+    def _start(self, plugin: Plugin, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except BaseException as error:

@@ -594,6 +594,53 @@ def test_close_lets_handlers_finish_within_its_grace_and_cancels_them_after(sock
     assert "stop ours" not in asyncio.run(run(30))
 
 
+def test_close_during_the_registration_ends_it_without_an_error(socket_path: Path) -> None:
+    async def serve(plugin: Plugin) -> None:
+        await plugin.read_registration()
+
+    async def run() -> None:
+        async with FakeRuntime(socket_path, serve) as runtime:
+            session = Session(socket_path, "restore", "50", Recorder())
+            running = asyncio.create_task(session.run_once())
+            await until(lambda: bool(runtime.plugins) and runtime.plugins[0].registration is not None)
+            await session.close()
+            async with asyncio.timeout(5):
+                await running
+
+    asyncio.run(run())
+
+
+def test_close_before_the_socket_is_connected_registers_nothing(socket_path: Path) -> None:
+    async def run() -> None:
+        async with FakeRuntime(socket_path, handshake):
+            session = Session(socket_path, "restore", "50", Recorder())
+            running = asyncio.create_task(session.run_once())
+            await asyncio.sleep(0)
+            await session.close()
+            async with asyncio.timeout(5):
+                await running
+            assert session.counts["connects"] == 0
+
+    asyncio.run(run())
+
+
+def test_removed_pods_are_heard_by_those_who_subscribe(socket_path: Path) -> None:
+    async def run() -> None:
+        handler = Recorder()
+        async with FakeRuntime(socket_path, handshake) as runtime:
+            session = Session(socket_path, "restore", "50", handler, subscribed=[Event.REMOVE_POD_SANDBOX])
+            running = asyncio.create_task(session.run_once())
+            await until(lambda: session.ready)
+            (plugin,) = runtime.plugins
+            assert plugin.events == 1 << 2
+            await plugin.call("StateChange", StateChangeEvent(event=Event.REMOVE_POD_SANDBOX, pod=POD))
+            await until(lambda: handler.heard == ["synchronize 0 0", "remove pod p1"])
+            await session.close()
+            await running
+
+    asyncio.run(run())
+
+
 def test_a_closed_session_does_not_connect_again(socket_path: Path) -> None:
     async def run() -> None:
         session = Session(socket_path, "restore", "50", Recorder())
