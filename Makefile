@@ -1,0 +1,56 @@
+# Each target says what it does, can be repeated, and cleans up when interrupted. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
+
+setup: $(VENV)/.ready ## install system packages and make .venv
+	@tools/setup-system
+
+$(VENV)/.ready: pyproject.toml
+	@tools/setup-system
+	@echo "making $(VENV) with $(or $(PYTHON),python3)"
+	@$(or $(PYTHON),python3) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup ## restore a checkpointed counter on a containerd 1.7 node; ARCHIVE=file takes yours
+	@$(BIN)/python -m tests.e2e.demo $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(BASE),--base '$(BASE)')
+
+test: setup ## every test: unit, then real nodes
+	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest tests/e2e
+
+lint: setup ## formatting, types, layers, shell, generated files
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@shellcheck -x nri_plugin/runtime/* tools/setup-system
+	@$(BIN)/python tools/protos.py --check
+	@$(BIN)/python tools/docs.py --check
+
+bench: setup ## measure, beside rivals; writes build/bench/results.json
+	@$(BIN)/python -m tests.bench
+
+docs: setup ## rewrite what docs/ takes from the commands
+	@$(BIN)/python tools/docs.py
+
+protos: setup ## compile the .proto files
+	@$(BIN)/python tools/protos.py
+
+package: setup ## build sdist and wheel into dist/
+	@$(BIN)/python -m build --quiet --outdir dist
+
+clean: ## remove .venv, build output, test nodes and their cache
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.e2e.node.sweep --all
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nri-restore"
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test lint bench docs protos package clean
