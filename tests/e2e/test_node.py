@@ -14,7 +14,9 @@ import grpc
 import pytest
 
 from nri_plugin.containerd import cri_pb2 as cri
+from shared.errors import Unavailable
 from tests.e2e.node import cgroups
+from tests.e2e.node.apt import mirror_of
 from tests.e2e.node.containerd_config import WRAPPER
 from tests.e2e.node.counter import DELETED, count, counter, printed, running_counter, take_checkpoint
 from tests.e2e.node.cri import CriError
@@ -235,6 +237,35 @@ def test_containerd_17_has_no_checkpoint_call(
     with pytest.raises(CriError) as failure:
         take_checkpoint(node_17, container)
     assert failure.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_blogs_recipe_works_on_the_node(node_17: Node, registry: Registry) -> None:
+    image = f"{registry.address}/built:1"
+    script = f"""
+        echo hello > /root/file; tar -C /root -cf /root/layer.tar file
+        container=$(buildah from scratch)
+        buildah add -q $container /root/layer.tar /
+        buildah config --annotation=org.criu.checkpoint.container.name=counter $container
+        buildah commit -q $container {image}
+        buildah push -q --tls-verify=false {image}
+        buildah rm -a; buildah rmi -a
+    """
+    node_17.sh(script, timeout_s=60)
+    node_17.cri.pull_image(image)
+    assert image in node_17.ctr("images", "ls", "-q")
+    node_17.cri.remove_image(image)
+
+
+@pytest.mark.parametrize(
+    "listed", [["http://m/debian-security/", "http://m/debian/"], ["http://x/y", "http://m/debian"]]
+)
+def test_mirror_is_the_full_archive_of_the_machines_sources(listed: list[str]) -> None:
+    assert mirror_of(listed) == "http://m/debian"
+
+
+def test_machine_without_a_debian_mirror_is_told_what_to_set() -> None:
+    with pytest.raises(Unavailable, match="NRI_RESTORE_DEBIAN_MIRROR"):
+        mirror_of(["http://m/ubuntu/", "http://m/debian-security/"])
 
 
 def _left_on_the_host(machine: str) -> list[str]:

@@ -84,11 +84,11 @@ class Machine:
         self.stop()
 
     def _lay_out(self) -> None:
-        for each in ("root", "disk/upper", "disk/work", "disk/containerd", "files"):
+        for each in ("root", "disk/upper", "disk/work", "disk/containerd", "disk/containers", "files"):
             (self.folder / each).mkdir(parents=True)
         on_overlay = run(["stat", "-f", "-c", "%T", self.folder], timeout_s=10).stdout.strip() == "overlayfs"
         if on_overlay:
-            for each in ("upper", "work", "containerd"):
+            for each in ("upper", "work", "containerd", "containers"):
                 (self.folder / "disk" / each).rmdir()
             (self.folder / "in-memory").touch()
         init = (Path(__file__).parent / "node_init.py").read_text()

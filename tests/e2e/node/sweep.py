@@ -1,6 +1,7 @@
 """Removes what earlier test runs left behind when they were killed: processes, mounts, cgroups, interfaces, folders.
 
-``python -m tests.e2e.node.sweep`` leaves running tests alone; ``--all`` ends their machines too.
+``python -m tests.e2e.node.sweep`` leaves running tests alone; ``--all`` ends their machines too,
+also those of other users' caches.
 Needs nothing but the standard library and root.
 """
 
@@ -35,8 +36,8 @@ def _sweep(everything: bool) -> list[str]:
             remove_bridge(name)
             shutil.rmtree(folder)
         removed.append(folder.name)
-    # A cgroup without a folder: the folder was deleted by hand, or the crash came in between.
-    for hierarchy in cgroups.hierarchies():
+    # A cgroup without a folder: its folder was deleted by hand, or belongs to a run with another cache.
+    for hierarchy in cgroups.hierarchies() if everything else ():
         for group in hierarchy.folder.glob(f"{cgroups.PREFIX}*"):
             name = group.name.removeprefix(cgroups.PREFIX)
             if not (runs() / f"machine-{name}").exists():
