@@ -33,6 +33,8 @@ _KEPT_FILES: Final = (
 )
 _KEPT_FOLDERS: Final = ("/run/containerd", "/var/lib/cni")
 """Made at the first pod or with containerd, and kept on purpose."""
+_OWN_FOLDERS: Final = {"/run/nri-restore/views", "/var/lib/nri-restore/images"}
+"""Made at the first restore and kept, empty."""
 
 _KEPT_TABLES: Final = {
     f"table {family} {name}" for family in ("ip", "ip6") for name in ("nat", "filter", "mangle", "raw")
@@ -126,7 +128,8 @@ def _files(node: Node) -> list[str]:
             folders[:] = [name for name in folders if name != "rootfs"]
             where = f"{folder}/{Path(parent).relative_to(inside)}".removesuffix("/.")
             names = [*files, *(folders if folder not in _KEPT_FOLDERS else ())]
-            found += [f"{where}/{name}" for name in names if not f"{where}/{name}".startswith(_KEPT_FILES)]
+            paths = [f"{where}/{name}" for name in names]
+            found += [path for path in paths if not path.startswith(_KEPT_FILES) and path not in _OWN_FOLDERS]
     return found
 
 
