@@ -145,6 +145,7 @@ class Transport:
                     "CaFileInvalid", f"cannot use the CA file {self._access.ca_file}: {error.strerror or error}"
                 ) from error
         if not self._access.verify_tls:
+            urllib3.disable_warnings(exceptions.InsecureRequestWarning)  # the user knows: it was asked for
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context

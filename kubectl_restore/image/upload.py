@@ -49,9 +49,8 @@ class Upload:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._session:
-            with suppress(RestoreError):  # the failure that brought us here is the one to report
-                self._registry.open("DELETE", self._session, read_timeout_s=_CANCEL_TIMEOUT_S).release_conn()
+        if kind is not None:
+            self._cancel()
 
     def send(self, measurement: Measurement) -> Measured:
         """Uploads and commits; raises Unavailable when it makes no progress any more, RestoreError when refused."""
@@ -108,9 +107,10 @@ class Upload:
             self._follow(self._session, answer)
             self._sent = _received(answer, otherwise=end)
         elif answer.status == 413 and self._chunk > CHUNK_BYTES:
-            self._abandon("the registry wants smaller requests")
+            raise Unavailable("RegistryTooLarge", f"{self._registry.place} refuses requests above {self._chunk} bytes")
         elif answer.status in (404, 416) and (start or self._chunk <= CHUNK_BYTES):
-            self._abandon("the registry lost the upload")
+            self._cancel()
+            raise Unavailable("RegistryInterrupted", f"{self._registry.place} lost the upload")
         else:
             raise self._registry.refusal(answer)
 
@@ -132,12 +132,14 @@ class Upload:
                 self._follow(self._session, answer)
                 self._sent = _received(answer, otherwise=0)
             else:
-                self._session, self._sent = "", 0
+                self._cancel()
         self._sure = True
 
-    def _abandon(self, why: str) -> None:
-        self._session, self._sent = "", 0
-        raise Unavailable("RegistryInterrupted", why)
+    def _cancel(self) -> None:
+        session, self._session, self._sent = self._session, "", 0
+        if session:
+            with suppress(RestoreError):  # whatever brought us here is what to report; registries purge old uploads
+                self._registry.open("DELETE", session, read_timeout_s=_CANCEL_TIMEOUT_S).release_conn()
 
     def _follow(self, url: str, answer: Answer) -> None:
         if location := answer.headers.get("Location"):
