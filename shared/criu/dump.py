@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, NetnsEntry, RemapFilePathEntry, SeccompEntry, UtsnsEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, text
+from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, RemapFilePathEntry, SeccompEntry
+from shared.criu.images import ImageDirectory, Kind, damaged
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.mounts import MountEntry, read_mounts
+from shared.criu.namespaces import PodNamespaces, read_namespaces
 from shared.criu.open_files import Descriptor, InternetSocket, OpenFile, RegularFile, read_descriptors, read_files
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
@@ -49,11 +50,7 @@ class Dump:
     """How many filters seccomp.img has."""
     file_locks: int
     """Restore needs --file-locks when there are any."""
-    hostname: str | None
-    """None: the dump has no UTS namespace of its own."""
-    domainname: str | None
-    network_key: str | None
-    """Set when the network namespace is handed in at restore, as runc does for a pod's."""
+    pod: PodNamespaces
     images: tuple[str, ...]
     """Names of all files in the dump's directory, those of unknown kinds included."""
     memory_bytes: int
@@ -62,6 +59,15 @@ class Dump:
     @property
     def root(self) -> Task:
         return self.tasks[0]
+
+    @property
+    def hostname(self) -> str | None:
+        """What the restore would set; None: it sets none."""
+        return self.pod.hostname
+
+    @property
+    def domainname(self) -> str | None:
+        return self.pod.domainname
 
     @property
     def sockets_established(self) -> bool:
@@ -98,7 +104,6 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
     if not tasks[0].alive:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
-    hostname, domainname = _uts(images, root.uts_ns) if root.uts_ns != inventory.ids.uts_ns else (None, None)
     return Dump(
         inventory=inventory,
         tasks=tasks,
@@ -108,25 +113,10 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         ghosts=_ghosts(images),
         seccomp_filters=_seccomp_filters(images),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
-        hostname=hostname,
-        domainname=domainname,
-        network_key=_network_key(images, root.net_ns),
+        pod=read_namespaces(images, root, inventory.ids),
         images=names,
         memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
-
-
-def _uts(images: ImageDirectory, namespace: int) -> tuple[str, str]:
-    name = images.path(Kind.UTSNS.file(namespace))
-    entry = images.one(Kind.UTSNS, UtsnsEntry, namespace)
-    return text(entry.nodename, name), text(entry.domainname, name)
-
-
-def _network_key(images: ImageDirectory, namespace: int) -> str | None:
-    if Kind.NETNS.file(namespace) not in images:
-        return None
-    entry = images.one(Kind.NETNS, NetnsEntry, namespace)
-    return text(entry.ext_key, images.path(Kind.NETNS.file(namespace))) or None
 
 
 def _seccomp_filters(images: ImageDirectory) -> int:

@@ -50,6 +50,7 @@ class Kind(enum.Enum):
     SHMEM_PAGEMAP = "pagemap-shmem-%.img"
     MNTS = "mountpoints-%.img"
     UTSNS = "utsns-%.img"
+    IPC_VAR = "ipcns-var-%.img"
     NETNS = "netns-%.img"
     SECCOMP = "seccomp.img"
     REMAP_FPATH = "remap-fpath.img"

@@ -127,9 +127,11 @@ def read_files(images: ImageDirectory) -> tuple[OpenFile, ...]:
 
 
 def read_descriptors(images: ImageDirectory, tables: Iterable[int]) -> tuple[Descriptor, ...]:
-    """The descriptors of each table, in the image's order."""
-    found = []
+    """The descriptors of each table, in the image's order; a table without an image is empty, as CRIU has it."""
+    found: list[Descriptor] = []
     for table in tables:
+        if Kind.FDINFO.file(table) not in images:
+            continue
         entries = images.entries(Kind.FDINFO, FdinfoEntry, table)
         if len({entry.fd for entry in entries}) != len(entries):
             raise damaged(images.path(Kind.FDINFO.file(table)), "has one descriptor twice")

@@ -136,6 +136,9 @@ class SyntheticDump:
             _mount(147, "/", fstype=17, source=b"overlay", parent_mnt_id=111),
         ]
         self.images["utsns-12.img"] = [pb.UtsnsEntry(nodename=b"app-pod", domainname=b"(none)")]
+        self.images["ipcns-var-11.img"] = [
+            pb.IpcVarEntry(sem_ctls=[32000, 1024000000, 500, 32000], msg_ctlmax=8192, shm_ctlmax=_INFINITY)
+        ]
         self.images["netns-10.img"] = [pb.NetnsEntry(ext_key=b"extRootNetNS")]
         self.images["seccomp.img"] = [pb.SeccompEntry()]
         self.raw["descriptors.json"] = b'["/dev/null","pipe:[31]","pipe:[41]"]'
@@ -357,9 +360,10 @@ def compress(content: bytes, compression: Compression) -> bytes:
     return content
 
 
-def member(
-    name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **fields: Any
-) -> tuple[tarfile.TarInfo, bytes]:
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **fields: Any) -> Member:
     """One member of ``tar_of_members``; ``fields`` of tarfile.TarInfo."""
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
