@@ -112,6 +112,7 @@ def changed_files(archive: Path) -> tuple[list[str], list[str]]:
     """Paths the checkpointed container had written and had deleted, of the first few."""
     with open_checkpoint(archive) as files:
         checkpoint = read_checkpoint(files)
+        mounted = {mount.destination for mount in checkpoint.spec.mounts}
         deleted = [path.lstrip("/") for path in checkpoint.deleted_files]
         written = []
         if checkpoint.rootfs_diff:
@@ -120,7 +121,7 @@ def changed_files(archive: Path) -> tuple[list[str], list[str]]:
                     folder, _, name = entry.name.rpartition("/")
                     if name.startswith(".wh."):
                         deleted.append(f"{folder}/{name.removeprefix('.wh.')}".lstrip("/"))
-                    elif entry.isfile():
+                    elif entry.isfile() and f"/{entry.name}" not in mounted:
                         written.append(entry.name)
     return written[:5], deleted[:5]
 
