@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_machine_has_its_own_processes_hostname_and_network(node: Node) -> None:
 def test_orphans_are_reaped(node: Node) -> None:
     node.sh("for i in 1 2 3; do (sleep 0.01 &) ; done")
     wait_for(lambda: not [line for line in node.sh("ps -eo stat,ppid").splitlines() if line[0] == "Z"], "no zombies")
+
+
+def test_program_can_be_paused_resumed_and_killed_while_paused(node: Node) -> None:
+    program = node.spawn(["sh", "-c", "while :; do echo tick; sleep 0.01; done"], "/var/log/ticking")
+    wait_for(lambda: "tick" in program.output(), "the first tick")
+    program.pause()
+    time.sleep(0.05)
+    ticks = len(program.output())
+    time.sleep(0.2)
+    assert len(program.output()) == ticks
+    program.resume()
+    wait_for(lambda: len(program.output()) > ticks, "another tick")
+    program.pause()
+    time.sleep(0.05)
+    assert program.kill() == -signal.SIGKILL
 
 
 def test_checkout_is_read_only_and_importable_by_the_nodes_python(node: Node) -> None:

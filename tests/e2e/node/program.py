@@ -64,17 +64,22 @@ class Program:
             self.kill()
             raise
 
-    def kill(self) -> None:
+    def kill(self) -> int:
+        """SIGKILL, also to a paused program; returns the exit status."""
         self.signal(signal.SIGKILL)
-        self.wait(10)
+        self._wake_nsenter()
+        return self.wait(10)
 
     def pause(self) -> None:
-        """SIGSTOP to the program itself; nsenter would stop with it and hide that, so wait until it shows."""
+        """SIGSTOP: the program answers nothing until ``resume``."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
-        # nsenter stops itself when its child stops, and waits for its own SIGCONT.
+        self._wake_nsenter()
+
+    def _wake_nsenter(self) -> None:
+        # It stops itself when its child stops (util-linux sys-utils/nsenter.c), and would never see the child's end.
         if self.running:
             os.kill(self._entered.pid, signal.SIGCONT)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 from tests.e2e.node import cgroups
 from tests.e2e.node.machine import destroy
-from tests.e2e.node.network import remove_bridge
+from tests.e2e.node.network import bridge_of, remove_bridge
 from tests.e2e.node.places import cache, locked, runs
 from tests.e2e.node.processes import lives
 
@@ -36,13 +37,21 @@ def _sweep(everything: bool) -> list[str]:
             remove_bridge(name)
             shutil.rmtree(folder)
         removed.append(folder.name)
-    # A cgroup without a folder: its folder was deleted by hand, or belongs to a run with another cache.
-    for hierarchy in cgroups.hierarchies() if everything else ():
-        for group in hierarchy.folder.glob(f"{cgroups.PREFIX}*"):
-            name = group.name.removeprefix(cgroups.PREFIX)
-            if not (runs() / f"machine-{name}").exists():
-                destroy(name)
-                removed.append(f"cgroup {name}")
+    return removed + (_without_a_folder() if everything else [])
+
+
+def _without_a_folder() -> list[str]:
+    # The folder was deleted by hand, or belongs to a run with another cache.
+    removed = []
+    groups = {
+        group.name for hierarchy in cgroups.hierarchies() for group in hierarchy.folder.glob(f"{cgroups.PREFIX}*")
+    }
+    for name in sorted(group.removeprefix(cgroups.PREFIX) for group in groups):
+        destroy(name)
+        removed.append(f"cgroup {name}")
+    for bridge in sorted(Path("/sys/class/net").glob(f"{bridge_of('')}*")):
+        remove_bridge(bridge.name.removeprefix(bridge_of("")))
+        removed.append(f"bridge {bridge.name}")
     return removed
 
 
