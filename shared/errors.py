@@ -1,6 +1,6 @@
 """Every error a user can meet, under one root.
 
-RestoreError                    anything we raise on purpose: ``reason`` is a stable CamelCase code, the text one sentence
+RestoreError                    anything we raise on purpose; ``reason`` is a stable CamelCase code
 ├── CheckpointInvalid           the checkpoint itself is damaged, incomplete or hostile
 ├── Refused                     the checkpoint is sound, but this pod or node must not or cannot restore it
 ├── Unavailable                 something that may pass: registry, runtime or worker away, time limit
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 
 class RestoreError(Exception):
-    """Root of all errors raised on purpose; ``reason`` is a stable CamelCase code, ``str()`` one sentence with the fix."""
+    """Root of all errors raised on purpose; ``str()`` is one sentence that says what to do."""
 
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
