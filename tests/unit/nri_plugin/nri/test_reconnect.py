@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nri_plugin.nri import reconnect
 from nri_plugin.nri.reconnect import run_forever
 from nri_plugin.nri.session import Session
 from nri_plugin.nri.versions import Runtime
@@ -47,7 +46,7 @@ def waits(monkeypatch: pytest.MonkeyPatch, *outcomes: RestoreError | float, jitt
     clock = Clock(*outcomes)
 
     async def run() -> None:
-        monkeypatch.setattr(reconnect.asyncio, "get_running_loop", lambda: clock)
+        monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
         try:
             await run_forever(clock, jitter=jitter)  # type: ignore[arg-type]
         finally:
