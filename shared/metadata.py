@@ -91,6 +91,9 @@ def read_checkpoint(files: CheckpointFiles) -> Checkpoint:
     spec = parse_spec(files.read(SPEC, DOCUMENT_BYTES_MAX), file=SPEC)
     config = JsonObject.parse(files.read(CONFIG, DOCUMENT_BYTES_MAX), CONFIG)
     engine = _engine(spec)
+    if engine == "containerd" and STATUS not in files:
+        # containerd writes it last: without it the archive was cut off, however whole the rest looks.
+        raise CheckpointInvalid("MetadataMissing", f"{files.path} is not a whole checkpoint: it has no {STATUS}")
     names = _Names.of(spec, config, _labels(files, spec, engine))
     log = LOG_MEMBER[engine]
     return Checkpoint(
@@ -123,7 +126,7 @@ def _engine(spec: RuntimeSpec) -> Engine:
 
 def _labels(files: CheckpointFiles, spec: RuntimeSpec, engine: Engine) -> Mapping[str, str]:
     """The kubelet's labels of the container, which name it and its pod."""
-    if engine == "containerd" and STATUS in files:
+    if engine == "containerd":
         return JsonObject.parse(files.read(STATUS, DOCUMENT_BYTES_MAX), STATUS).text_map("labels")
     if engine == "CRI-O" and (labels := spec.annotations.get("io.kubernetes.cri-o.Labels")):
         field = f"{SPEC}: annotations[io.kubernetes.cri-o.Labels]"

@@ -138,12 +138,13 @@ class CredsEntry(_message.Message):
     def __init__(self, uid: _Optional[int] = ..., gid: _Optional[int] = ..., euid: _Optional[int] = ..., egid: _Optional[int] = ..., suid: _Optional[int] = ..., sgid: _Optional[int] = ..., fsuid: _Optional[int] = ..., fsgid: _Optional[int] = ..., cap_inh: _Optional[_Iterable[int]] = ..., cap_prm: _Optional[_Iterable[int]] = ..., cap_eff: _Optional[_Iterable[int]] = ..., cap_bnd: _Optional[_Iterable[int]] = ..., secbits: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., lsm_profile: _Optional[bytes] = ..., lsm_sockcreate: _Optional[bytes] = ..., apparmor_data: _Optional[bytes] = ..., no_new_privs: _Optional[int] = ..., cap_amb: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TaskCoreEntry(_message.Message):
-    __slots__ = ("task_state", "exit_code", "personality", "comm", "rlimits", "old_seccomp_mode", "old_seccomp_filter", "loginuid", "oom_score_adj", "stop_signo")
+    __slots__ = ("task_state", "exit_code", "personality", "comm", "rlimits", "cg_set", "old_seccomp_mode", "old_seccomp_filter", "loginuid", "oom_score_adj", "stop_signo")
     TASK_STATE_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     COMM_FIELD_NUMBER: _ClassVar[int]
     RLIMITS_FIELD_NUMBER: _ClassVar[int]
+    CG_SET_FIELD_NUMBER: _ClassVar[int]
     OLD_SECCOMP_MODE_FIELD_NUMBER: _ClassVar[int]
     OLD_SECCOMP_FILTER_FIELD_NUMBER: _ClassVar[int]
     LOGINUID_FIELD_NUMBER: _ClassVar[int]
@@ -154,15 +155,16 @@ class TaskCoreEntry(_message.Message):
     personality: int
     comm: bytes
     rlimits: TaskRlimitsEntry
+    cg_set: int
     old_seccomp_mode: int
     old_seccomp_filter: int
     loginuid: int
     oom_score_adj: int
     stop_signo: int
-    def __init__(self, task_state: _Optional[int] = ..., exit_code: _Optional[int] = ..., personality: _Optional[int] = ..., comm: _Optional[bytes] = ..., rlimits: _Optional[_Union[TaskRlimitsEntry, _Mapping]] = ..., old_seccomp_mode: _Optional[int] = ..., old_seccomp_filter: _Optional[int] = ..., loginuid: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., stop_signo: _Optional[int] = ...) -> None: ...
+    def __init__(self, task_state: _Optional[int] = ..., exit_code: _Optional[int] = ..., personality: _Optional[int] = ..., comm: _Optional[bytes] = ..., rlimits: _Optional[_Union[TaskRlimitsEntry, _Mapping]] = ..., cg_set: _Optional[int] = ..., old_seccomp_mode: _Optional[int] = ..., old_seccomp_filter: _Optional[int] = ..., loginuid: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., stop_signo: _Optional[int] = ...) -> None: ...
 
 class ThreadCoreEntry(_message.Message):
-    __slots__ = ("sched_nice", "sched_policy", "sched_prio", "creds", "seccomp_mode", "seccomp_filter", "comm")
+    __slots__ = ("sched_nice", "sched_policy", "sched_prio", "creds", "seccomp_mode", "seccomp_filter", "comm", "cg_set")
     SCHED_NICE_FIELD_NUMBER: _ClassVar[int]
     SCHED_POLICY_FIELD_NUMBER: _ClassVar[int]
     SCHED_PRIO_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +172,7 @@ class ThreadCoreEntry(_message.Message):
     SECCOMP_MODE_FIELD_NUMBER: _ClassVar[int]
     SECCOMP_FILTER_FIELD_NUMBER: _ClassVar[int]
     COMM_FIELD_NUMBER: _ClassVar[int]
+    CG_SET_FIELD_NUMBER: _ClassVar[int]
     sched_nice: int
     sched_policy: int
     sched_prio: int
@@ -177,7 +180,8 @@ class ThreadCoreEntry(_message.Message):
     seccomp_mode: int
     seccomp_filter: int
     comm: bytes
-    def __init__(self, sched_nice: _Optional[int] = ..., sched_policy: _Optional[int] = ..., sched_prio: _Optional[int] = ..., creds: _Optional[_Union[CredsEntry, _Mapping]] = ..., seccomp_mode: _Optional[int] = ..., seccomp_filter: _Optional[int] = ..., comm: _Optional[bytes] = ...) -> None: ...
+    cg_set: int
+    def __init__(self, sched_nice: _Optional[int] = ..., sched_policy: _Optional[int] = ..., sched_prio: _Optional[int] = ..., creds: _Optional[_Union[CredsEntry, _Mapping]] = ..., seccomp_mode: _Optional[int] = ..., seccomp_filter: _Optional[int] = ..., comm: _Optional[bytes] = ..., cg_set: _Optional[int] = ...) -> None: ...
 
 class CoreEntry(_message.Message):
     __slots__ = ("mtype", "tc", "ids", "thread_core")

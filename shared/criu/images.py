@@ -52,6 +52,7 @@ class Kind(enum.Enum):
     UTSNS = "utsns-%.img"
     IPC_VAR = "ipcns-var-%.img"
     NETNS = "netns-%.img"
+    CGROUP = "cgroup.img"
     SECCOMP = "seccomp.img"
     REMAP_FPATH = "remap-fpath.img"
     GHOST_FILE = "ghost-file-%.img"
@@ -159,12 +160,12 @@ def damaged(name: str, why: str) -> CheckpointInvalid:
     return CheckpointInvalid("ImageDamaged", f"{name} {why}")
 
 
-def text(value: bytes, name: str) -> str:
+def text(value: bytes, name: str, limit_bytes: int = 4096) -> str:
     """A string of an image; a zero byte is refused, because CRIU would read only what stands before it."""
     if b"\0" in value:
         raise damaged(name, "has a zero byte in a text")
-    if len(value) > 4096:
-        raise damaged(name, "has a text of more than 4096 bytes")
+    if len(value) > limit_bytes:
+        raise damaged(name, f"has a text of more than {limit_bytes} bytes")
     return value.decode(errors="backslashreplace")
 
 

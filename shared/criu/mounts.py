@@ -10,6 +10,8 @@ from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
 
 MOUNTS_MAX: Final = 100_000
 """Linux' own limit for a namespace (fs.mount-max)."""
+OPTIONS_BYTES_MAX: Final = 64 << 10
+"""An overlay lists the folder of each of its layers."""
 MS_RDONLY: Final = 1
 _FILE_SYSTEMS: Final = {
     1: "proc",
@@ -94,7 +96,7 @@ def _mount(entry: MntEntry, namespace: int, name: str) -> MountEntry:
         root=path_text(entry.root, name, "mount root"),
         flags=entry.flags,
         sb_flags=entry.sb_flags,
-        options=text(entry.options, name),
+        options=text(entry.options, name, OPTIONS_BYTES_MAX),
         device=entry.root_dev,
         external=_external(entry, name),
         shared_id=entry.shared_id,

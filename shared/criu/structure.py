@@ -1,7 +1,8 @@
 """Checks that a dump is whole before CRIU sees it: criu 4.1 spins for ever on a short pages file or a cyclic filter.
 
 Sources: criu/pagemap.c (init_pagemaps, open_pages_image_at), criu/seccomp.c (seccomp_prepare_threads), criu/mem.c
-(prepare_mm_pid), runc libcontainer/criu_linux.go (descriptors.json), images/{mm,pagemap,seccomp}.proto.
+(prepare_mm_pid), criu/filesystems.c (tmpfs_restore), criu/ipc_ns.c, criu/net.c (read_net_ns_img), runc
+libcontainer/criu_linux.go (descriptors.json), images/{mm,pagemap,seccomp}.proto.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from google.protobuf.message import DecodeError
 from shared.archive import CheckpointFiles
 from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, SeccompEntry
 from shared.criu.images import ImageDirectory, Kind, damaged, header, split, wrong_magic
-from shared.criu.inventory import read_inventory
+from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.magic import MAGIC
-from shared.criu.mounts import read_mounts
+from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.open_files import read_descriptors, read_files
 from shared.criu.tasks import Task, read_tasks
 from shared.errors import CheckpointInvalid
@@ -45,16 +46,17 @@ def check_structure(files: CheckpointFiles, *, directory: str = "checkpoint") ->
     images = ImageDirectory(files, directory)
     names = images.names()
     _check_magic(images, names)
-    read_inventory(images)
+    inventory = read_inventory(images)
     tasks = read_tasks(images)
     alive = [task for task in tasks if task.alive]
     opened = {(file.kind, file.id) for file in read_files(images)}
-    read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive)))
+    mounts = read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive)))
     for descriptor in read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)):
         if (descriptor.kind, descriptor.file) not in opened:
             name = images.path(Kind.FDINFO.file(descriptor.table))
             raise damaged(name, f"has descriptor {descriptor.number} of a file that files.img does not have")
     _check_filters(images, alive)
+    _check_namespaces(images, inventory, alive, mounts)
     _check_memory(images, names, alive, opened)
     _check_descriptors(images)
 
@@ -98,6 +100,29 @@ def _check_filters(images: ImageDirectory, tasks: Sequence[Task]) -> None:
             state[index] = 2
     if used and max(used) >= len(filters):
         raise damaged(name, f"lacks the filter {max(used)} that a thread has")
+
+
+def _check_namespaces(
+    images: ImageDirectory, inventory: Inventory, tasks: Sequence[Task], mounts: Sequence[MountEntry]
+) -> None:
+    """Images that CRIU opens only when it is half-way: it takes a missing one for an empty one (criu/image.c)."""
+    needed = {Kind.CGROUP.file()} if any(task.cgroup_set for task in tasks) else set()
+    for ids in (task.ids for task in tasks):
+        if ids.ipc_ns != inventory.ids.ipc_ns:
+            needed.add(Kind.IPC_VAR.file(ids.ipc_ns))
+        if ids.uts_ns != inventory.ids.uts_ns:
+            needed.add(Kind.UTSNS.file(ids.uts_ns))
+        if ids.net_ns != inventory.ids.net_ns:
+            needed.add(Kind.NETNS.file(ids.net_ns))
+    if missing := sorted(name for name in needed if name not in images):
+        raise CheckpointInvalid("FileMissing", f"the dump has no {', no '.join(map(images.path, missing))}")
+    for mount in mounts:
+        names = (f"tmpfs-dev-{mount.device}.tar.gz.img", f"tmpfs-{mount.id}.tar.gz.img")
+        whole = mount.fstype == "tmpfs" and mount.root == "/" and mount.external is None
+        if whole and not any(name in images for name in names):
+            raise CheckpointInvalid(
+                "FileMissing", f"the dump has no {images.path(names[0])}, what the tmpfs {mount.mountpoint} held"
+            )
 
 
 def _check_memory(

@@ -95,6 +95,8 @@ class Task:
     """Ids of regular files."""
     root_file: int
     umask: int | None
+    cgroup_set: int
+    """Which set of cgroup.img it was in; 0: not recorded."""
 
     @property
     def alive(self) -> bool:
@@ -168,6 +170,7 @@ def _task(images: ImageDirectory, entry: PstreeEntry) -> Task:
         cwd_file=fs.cwd_id,
         root_file=fs.root_id,
         umask=fs.umask if fs.HasField("umask") else None,
+        cgroup_set=core.thread_core.cg_set or core.tc.cg_set,
     )
 
 

@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 
 from shared.compression import Compression
 from shared.criu import criu_pb2
-from shared.criu.images import Kind, join
+from shared.criu.images import Kind, header, join
 
 PAGE = 4096
 DEFAULT_CAPABILITIES = 0xA80425FB
@@ -75,7 +75,7 @@ class SyntheticDump:
             criu_pb2.FdinfoEntry(id=entry.id, flags=0, type=entry.type, fd=descriptor)
         )
 
-    def add_mount(self, mountpoint: str, **fields: Any) -> None:
+    def add_mount(self, mountpoint: str, /, **fields: Any) -> None:
         """One more mount below the root; ``fields`` of mnt_entry win over the ones of a bind mount of the node."""
         number = 200 + len(self.images["mountpoints-13.img"])
         values: dict[str, Any] = {
@@ -141,6 +141,10 @@ class SyntheticDump:
         ]
         self.images["netns-10.img"] = [pb.NetnsEntry(ext_key=b"extRootNetNS")]
         self.images["seccomp.img"] = [pb.SeccompEntry()]
+        self.raw["cgroup.img"] = header("cgroup.img")
+        self.raw["tmpfs-dev-65.tar.gz.img"] = gzip.compress(
+            tar_of_members([member("./", kind=tarfile.DIRTYPE)]), mtime=0
+        )
         self.raw["descriptors.json"] = b'["/dev/null","pipe:[31]","pipe:[41]"]'
 
     def _task(self, pid: int, pages: int) -> None:
@@ -207,7 +211,7 @@ def core_of_task() -> criu_pb2.CoreEntry:
     return pb.CoreEntry(
         mtype=1,
         tc=pb.TaskCoreEntry(task_state=1, exit_code=0, personality=0, comm=b"app", rlimits=limits, oom_score_adj=0),
-        thread_core=pb.ThreadCoreEntry(sched_nice=0, sched_policy=0, creds=creds, comm=b"app"),
+        thread_core=pb.ThreadCoreEntry(sched_nice=0, sched_policy=0, creds=creds, comm=b"app", cg_set=2),
     )
 
 
@@ -408,7 +412,7 @@ def _regular(number: int, path: str, mode: int, *, mount: int = 147) -> criu_pb2
     return criu_pb2.FileEntry(type=1, id=number, reg=reg)
 
 
-def _mount(number: int, mountpoint: str, **fields: Any) -> criu_pb2.MntEntry:
+def _mount(number: int, mountpoint: str, /, **fields: Any) -> criu_pb2.MntEntry:
     values: dict[str, Any] = {
         "fstype": 0,
         "mnt_id": number,

@@ -61,7 +61,7 @@ def test_podman(open_files: Open) -> None:
 
 def test_what_an_archive_lacks_is_none(open_files: Open) -> None:
     files = containerd()
-    for name in ("container.log", "rootfs-diff.tar", "dump.log", "status.dump", "status"):
+    for name in ("container.log", "rootfs-diff.tar", "dump.log", "status"):
         del files[name]
     found = read_checkpoint(open_files(files))
     assert (found.log_member, found.rootfs_diff, found.criu_version) == (None, None, None)
@@ -86,6 +86,13 @@ def test_names_come_from_the_kubelets_labels_when_the_spec_has_none(open_files: 
 def test_every_missing_file_is_named(missing: list[str], open_files: Open, refused: Refused) -> None:
     files = {name: content for name, content in containerd().items() if name not in missing}
     with refused("MetadataMissing", "not a container checkpoint", *missing):
+        read_checkpoint(open_files(files))
+
+
+def test_archive_of_containerd_without_its_last_file_was_cut_off(open_files: Open, refused: Refused) -> None:
+    files = containerd()
+    del files["status.dump"]
+    with refused("MetadataMissing", "status.dump"):
         read_checkpoint(open_files(files))
 
 
