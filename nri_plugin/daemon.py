@@ -42,8 +42,8 @@ class WorkerProcess:
         self.answers: dict[str, asyncio.Future[RestoreError | None]] = {}
         self.writer: asyncio.StreamWriter | None = None
         self.process: asyncio.subprocess.Process | None = None
-        self.running: frozenset[str] | None = None
-        """Containers with a process, as last told by the runtime; a new worker starts by reconciling with them."""
+        self.reconciles = False
+        """Whether a new worker begins by looking for what was missed: once the runtime has been there."""
 
     async def run(self) -> None:
         while True:
@@ -58,13 +58,15 @@ class WorkerProcess:
                     pass_fds=[theirs.fileno()],
                 )
             reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
-            if self.running is not None:
-                self.send({"job": "reconcile", "running": sorted(self.running)})
+            if self.reconciles:
+                self.send({"job": "reconcile"})
             try:
                 while line := await reader.readline():
-                    self._answered(json.loads(line))
+                    self._answered(line)
             except ConnectionError:
                 pass
+            except ValueError as error:
+                log.error("the worker sent what is no answer: %s", error)
             finally:
                 self.writer.close()
                 self.writer = None
@@ -82,11 +84,18 @@ class WorkerProcess:
             self.process.kill()
         return await self.process.wait()
 
-    def _answered(self, message: dict[str, Any]) -> None:
-        waiting = self.answers.get(message["container_id"])
+    def _answered(self, line: bytes) -> None:
+        """Raises ValueError for what is no answer."""
+        match json.loads(line):
+            case {"container_id": str(container_id), "reason": None}:
+                verdict = None
+            case {"container_id": str(container_id), "reason": str(reason), "sentence": str(sentence)}:
+                verdict = Refused(reason, sentence)
+            case _:
+                raise ValueError(repr(line[:200]))
+        waiting = self.answers.get(container_id)
         if waiting is not None and not waiting.done():
-            reason = message["reason"]
-            waiting.set_result(Refused(reason, message["sentence"]) if reason else None)
+            waiting.set_result(verdict)
 
     def send(self, job: dict[str, Any]) -> None:
         if self.writer is None:
@@ -138,8 +147,8 @@ class RestoreHandler:
         return ContainerAdjustment(annotations={CRIU_CONFIG_ANNOTATION: str(plan.path / "criu.conf")})
 
     async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
-        self.worker.running = frozenset(container.id for container in containers)
-        self.worker.send({"job": "reconcile", "running": sorted(self.worker.running)})
+        self.worker.reconciles = True
+        self.worker.send({"job": "reconcile"})
 
     async def stop_container(self, pod: PodSandbox, container: Container) -> None:
         if self.owns(pod, container):
@@ -158,9 +167,17 @@ class RestoreHandler:
 
 
 def only_instance(config: Config) -> int:
-    """Locks the node for this process; raises Unavailable("AlreadyRunning"). Two plugins would undo each other."""
-    config.paths.plans.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Locks the node for this process: two would undo each other.
+
+    Raises Unavailable: AlreadyRunning, NodeStorageFailed.
+    """
+    try:
+        config.paths.plans.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(
+            "NodeStorageFailed", f"{config.paths.plans} cannot be written: {error.strerror}; see paths.plans"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -1,20 +1,22 @@
 """The worker process: everything that takes time, so that the session process never does.
 
 Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "request": {...}}``, ``stop``, ``remove``
-(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``running``: container ids). One answer out per prepare:
-``{"container_id", "reason", "sentence"}``, reason null to go on. It ends when the session closes its side.
+(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile``. One answer out per prepare: ``{"container_id", "reason",
+"sentence"}``, reason null to go on. It ends when the session closes its side.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,16 @@ from shared.errors import RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
 
-THREADS = 16
-"""Preparations at once; most of their time is the runtime's, not ours."""
+THREADS = 256
+"""Jobs at once, more than a node has containers: a slow pull must not keep others, or a clean-up, waiting."""
+UNDO_WAIT_S = 20.0
+"""How long a restore under way may take to end when its container is removed."""
+ORPHAN_AGE_S = 60.0
+"""A plan without a container may be one that is just being created, unless it is older than this."""
 
 
 class Worker:
-    """Runs jobs on threads; those of one container in the order they came."""
+    """Runs jobs on threads; of one container, ``stop`` and ``remove`` end its preparation first and wait for it."""
 
     def __init__(self, config: Config, send: Callable[[dict[str, Any]], None]) -> None:
         self.config = config
@@ -44,58 +50,75 @@ class Worker:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="job")
         self.guard = threading.Lock()
         self.preparing: dict[str, tuple[RestoreRequest, threading.Event, Future[None]]] = {}
+        self.started_at = time.time()
 
     def handle(self, job: dict[str, Any]) -> None:
         """Starts one job; returns at once."""
         kind = job["job"]
         if kind == "prepare":
-            request = RestoreRequest.from_json(job["request"])
-            cancelled = threading.Event()
-            with self.guard:
-                future = self.pool.submit(self.prepare, request, cancelled)
-                self.preparing[request.container_id] = (request, cancelled, future)
+            self.start(RestoreRequest.from_json(job["request"]))
         elif kind == "stop":
+            self.cancel(job["container_id"])
             self.pool.submit(self.logged, self.stop, job["container_id"])
         elif kind == "remove":
             self.cancel(job["container_id"])
             self.pool.submit(self.logged, self.remove, job["container_id"])
         elif kind == "stop_pod":
-            self.stop_pod(job["pod_id"])
+            self.cancel_pod(job["pod_id"])
+            self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
         elif kind == "reconcile":
-            self.pool.submit(self.logged, self.reconcile, frozenset(job["running"]))
+            self.pool.submit(self.logged, self.reconcile)
         else:
             log.error("unknown job %r", kind)
 
-    def logged(self, action: Callable[[Any], None], argument: Any) -> None:
+    def start(self, request: RestoreRequest) -> None:
+        """Begins a preparation; restore-runc waits for the plan's lock, so it is taken here, not on the thread."""
+        plan = Plan(self.config.paths.plans, request.container_id)
+        try:
+            lock = plan.lock()
+        except RestoreError as error:
+            self.answer(request, error)
+            return
+        cancelled = threading.Event()
+        with self.guard:
+            future = self.pool.submit(self.prepare, request, plan, cancelled, lock)
+            self.preparing[request.container_id] = (request, cancelled, future)
+
+    def logged(self, action: Callable[..., None], *arguments: Any) -> None:
         """Runs a clean-up; what it cannot do is logged and tried again when the daemon starts."""
         try:
-            action(argument)
+            action(*arguments)
         except RestoreError as error:
             log.warning("%s: %s", error.reason, error)
         except Exception:
             log.exception("%s failed", action.__name__)
 
-    def prepare(self, request: RestoreRequest, cancelled: threading.Event) -> None:
+    def answer(self, request: RestoreRequest, error: RestoreError | None) -> None:
+        reason, sentence = (error.reason, error.sentence) if error else (None, None)
+        self.send({"container_id": request.container_id, "reason": reason, "sentence": sentence})
+
+    def prepare(self, request: RestoreRequest, plan: Plan, cancelled: threading.Event, lock: int) -> None:
         answered = threading.Event()
 
         def answer(error: RestoreError | None) -> None:
             if not answered.is_set():
                 answered.set()
-                reason, sentence = (error.reason, error.sentence) if error else (None, None)
-                self.send({"container_id": request.container_id, "reason": reason, "sentence": sentence})
+                self.answer(request, error)
 
-        plan = Plan(self.config.paths.plans, request.container_id)
         try:
-            with plan.locked():
-                report = prepare(self.node, self.cache, request, plan, answer, cancelled)
+            report = prepare(self.node, self.cache, request, plan, answer, cancelled)
             if report.outcome != "plain" or report.warnings:
                 log.info("%s", report.line())
             for warning in report.warnings:
                 log.warning("%s/%s: %s", request.pod_namespace, request.pod_name, warning)
+        except RestoreError as error:
+            log.error("%s: %s: %s", request.container_id[:12], error.reason, error)
+            answer(error)
         except Exception:
             log.exception("preparing %s failed", request.container_id[:12])
             answer(Unavailable("Internal", "nri-restore failed; its log on the node has the details"))
         finally:
+            os.close(lock)
             with self.guard:
                 self.preparing.pop(request.container_id, None)
 
@@ -107,44 +130,69 @@ class Worker:
         running[1].set()
         return running[2]
 
-    def stop_pod(self, pod_id: str) -> None:
-        """Whatever waits for a preparation in this pod must not start any more."""
+    def cancel_pod(self, pod_id: str) -> None:
         with self.guard:
             for request, cancelled, _ in self.preparing.values():
                 if request.pod_id == pod_id:
                     cancelled.set()
 
+    def stop_pod(self, pod_id: str) -> None:
+        """Whatever waits for a preparation in this pod, or is being restored, must not run any more."""
+        for plan in plans_in(self.config.paths.plans):
+            request = plan.request()
+            if request is not None and request.pod_id == pod_id and not plan.has("restored"):
+                plan.write("cancelled", "")
+
     def stop(self, container_id: str) -> None:
         """The process has ended: its view can go; the plan stays until the container is removed."""
+        self.settle(container_id)
         let_go(self.node, Plan(self.config.paths.plans, container_id))
 
     def remove(self, container_id: str) -> None:
-        """Deletes the plan and everything that hangs on it, once its preparation has noticed."""
-        if (future := self.cancel(container_id)) is not None:
-            future.result()
+        """Deletes the plan and everything that hangs on it."""
+        self.settle(container_id)
         plan = Plan(self.config.paths.plans, container_id)
-        cleanup.sweep_if_interrupted(plan)
+        cleanup.undo_if_interrupted(plan, wait_s=UNDO_WAIT_S)
         let_go(self.node, plan)
         cleanup.delete(plan)
         self.cache.prune(self.node.views.in_use())
 
-    def reconcile(self, running: frozenset[str]) -> None:
-        """After every (re)connection: what events were missed. ``running`` are the containers that have a process."""
+    def settle(self, container_id: str) -> None:
+        """Ends the container's preparation and waits until it has noticed."""
+        if (future := self.cancel(container_id)) is not None:
+            wait([future])
+
+    def reconcile(self) -> None:
+        """Makes up for events that were missed: after every (re)connection, and when a worker begins."""
+        plans = plans_in(self.config.paths.plans)
+        # After the plans: a container whose plan was seen has its record by now, unless it is just being created.
         existing = self.node.containerd.container_ids()
-        for plan in plans_in(self.config.paths.plans):
+        undecided = False
+        for plan in plans:
             with self.guard:
                 if plan.container_id in self.preparing:
                     continue
-            if plan.container_id not in existing and plan.container_id not in running:
+            if plan.container_id in existing:
+                self.logged(self.catch_up, plan)
+            elif plan.made_at < max(self.started_at, time.time() - ORPHAN_AGE_S):
                 self.logged(self.remove, plan.container_id)
-                continue
-            if plan.status is None:
-                plan.refuse(Unavailable("PreparationLost", "the daemon ended while it prepared this container"))
-            if plan.container_id not in running:
-                self.logged(self.stop, plan.container_id)
+            else:
+                undecided = True
         for digest in self.node.views.mounted():
             self.logged(self.node.release, digest)
         self.cache.prune(self.node.views.in_use())
+        if undecided:
+            again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile"}])
+            again.daemon = True
+            again.start()
+
+    def catch_up(self, plan: Plan) -> None:
+        """What was missed about a container that exists."""
+        if plan.status is None and plan.made_at < self.started_at:
+            plan.refuse(Unavailable("PreparationLost", "the daemon ended while it prepared this container"))
+        cleanup.undo_if_interrupted(plan)
+        if plan.has("failed") or (plan.has("restored") and not plan.runs):
+            self.stop(plan.container_id)
 
 
 def main(config_path: Path, descriptor: int) -> None:
@@ -162,7 +210,8 @@ def main(config_path: Path, descriptor: int) -> None:
     with channel.makefile("rb") as jobs:
         for line in jobs:
             worker.handle(json.loads(line))
-    worker.pool.shutdown(wait=False, cancel_futures=True)
+    # Not pool.shutdown: the interpreter would wait for pulls. Whoever waits for a lock we hold learns that it is lost.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 | lock       | held exclusively (flock) while the worker prepares; the kernel frees it when the worker dies |
 | status     | ``ok``, ``plain`` or ``refused <Reason>: <sentence>``; absent until decided                  |
 | request    | the RestoreRequest as JSON, for clean-up after a crash                                       |
+| cgroup     | the container's own cgroup, relative to the root of each hierarchy                           |
 | image      | digest of the checkpoint image whose view this container uses                                |
 | argv       | one further argument of ``runc restore`` a line                                              |
 | criu.conf  | CRIU's options for this container, named by the annotation ``org.criu.config``               |
@@ -19,7 +20,11 @@
 | keep       | directory that restore.log is copied to                                                      |
 | work/      | CRIU's work directory                                                                        |
 
-restore-runc adds ``root`` (runc's --root), ``restoring``, ``restored`` (the pid) and ``failed``.
+| cancelled  | there when the pod was stopped: nothing may be restored any more                             |
+
+restore-runc adds ``root`` (runc's --root), ``runtime``, ``identity`` (what the pod's shared namespaces said before),
+``restoring`` (locked by restore-runc while it restores), ``restored`` (the pid), and ``failed`` once a restore that
+came to no good end has been undone.
 """
 
 from __future__ import annotations
@@ -54,19 +59,23 @@ class Plan:
         self.path = plans / container_id
 
     def create(self, request: RestoreRequest) -> None:
-        """Makes the directory; what an earlier container of the same id left is replaced by nothing."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.path / "lock").touch(mode=0o600)
+        """Makes the directory; raises Unavailable("NodeStorageFailed")."""
+        with _storage(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / "lock").touch(mode=0o600)
+        self.write("cgroup", f"{cgroup_of(request)}\n")
         self.write("request", request.to_json())
 
     def write(self, name: str, text: str | bytes) -> None:
+        """Replaces the file ``name``; raises Unavailable("NodeStorageFailed")."""
         target = self.path / name
         temporary = self.path / f".{name}.new"
         data = text if isinstance(text, bytes) else text.encode(errors="replace")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        temporary.rename(target)
+        with _storage(self.path):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            temporary.rename(target)
 
     def read(self, name: str) -> str | None:
         try:
@@ -79,6 +88,19 @@ class Plan:
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
+
+    @property
+    def made_at(self) -> float:
+        """When ``create`` was called, as a Unix time; 0 when it did not finish."""
+        try:
+            return (self.path / "request").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Whether the restored process is still there."""
+        return Path("/proc", (self.read("restored") or "").strip() or "none").exists()
 
     @property
     def status(self) -> str | None:
@@ -95,15 +117,45 @@ class Plan:
         except (ValueError, TypeError, KeyError):
             return None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the lock that restore-runc waits for; waits for nobody itself."""
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def lock(self) -> int:
+        """A descriptor that holds the lock restore-runc waits for, until it is closed.
+
+        Raises Unavailable("NodeStorageFailed").
+        """
+        with _storage(self.path):
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+
+def cgroup_of(request: RestoreRequest) -> str:
+    """The container's own cgroup, relative to each hierarchy's root; empty when it cannot be told apart from others.
+
+    The systemd form is "slice:prefix:name" (runc libcontainer/cgroups/systemd).
+    """
+    path = request.cgroups_path
+    if path.count(":") == 2:
+        parent, prefix, name = path.split(":")
+        path = f"{_expand_slice(parent)}/{prefix}-{name}.scope"
+    path = path.strip("/")
+    return path if request.container_id in path and ".." not in path.split("/") and path.isprintable() else ""
+
+
+def _expand_slice(name: str) -> str:
+    """``a-b.slice`` lies in ``a.slice/a-b.slice`` (systemd.slice(5))."""
+    parts = name.removesuffix(".slice").split("-")
+    return "/".join("-".join(parts[: end + 1]) + ".slice" for end in range(len(parts)))
+
+
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            "NodeStorageFailed",
+            f"{path} cannot be written: {error.strerror}; free space there or see to its permissions",
+        ) from error
 
 
 def plans_in(directory: Path) -> list[Plan]:

@@ -82,6 +82,12 @@ def restore(
     with report.phase("record"):
         record = wait_for_record(node, request, cancelled)
     live = parse_spec(record.spec.value, file="config.json")
+    if options.CRIU_CONFIG_ANNOTATION not in live.annotations:
+        raise Unavailable(
+            "AnsweredTooLate",
+            "nri-restore answered too late, so the runtime created the container without its adjustment; "
+            "the next attempt restores it",
+        )
     with report.phase("verify"):
         check_spec(opened.checkpoint.spec, live)
         check_processes(opened.dump, live)

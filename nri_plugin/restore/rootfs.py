@@ -113,7 +113,8 @@ def ensure_snapshot(
     with lock(image.digest):
         if containerd.has_snapshot(name):
             return name
-        key = f"{name}-{uuid.uuid4().hex[:8]}"
+        key = f"{name}-making"
+        containerd.remove_snapshot(key)  # of a worker that was killed at it
         mounts = containerd.prepare(key, base.chain_id, lease=image.lease)
         try:
             if checkpoint.rootfs_diff:

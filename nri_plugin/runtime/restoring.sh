@@ -49,6 +49,8 @@ wake() { # <pid>: SIGCONT for it and all below, but those that were stopped when
 }
 
 explain() { # <exit status>: why the restore failed, from CRIU's log, else the runtime's
+	[ -f "$plan/cancelled" ] && printf 'Cancelled: the pod was stopped while its container was restored' && return
+	[ "$1" = 0 ] && printf 'NodeStorageFailed: %s cannot be written; is its file system full?' "$plan" && return
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
 	why=$(grep 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -vE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
@@ -66,25 +68,32 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 		--detach --no-subreaper "$id"
 }
 
+guard() { # undoes the restore when we are killed in the middle of it: only a process that outlives us can
+	keep=$(cat "$plan/keep")
+	{
+		printf '%s' "$root" >"$plan/root" && printf '%s' "$runtime" >"$plan/runtime" &&
+			{ identity save || :; } >"$plan/identity" && read -r uptime _ </proc/uptime && printf '%s' "$uptime" >"$plan/restoring"
+	} 2>/dev/null || fail "NodeStorageFailed: $plan cannot be written; is its file system full?"
+	exec 8<"$plan/restoring"
+	flock 8
+	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- &
+}
+
 restore() {
-	keep=$(cat "$plan/keep") before=''
-	printf '%s' "$root" >"$plan/root" && printf '%s' "$runtime" >"$plan/runtime"
 	[ -f "$plan/mount" ] && { mount_overlay mount l || fail "MountFailed: the restored root file system cannot be mounted"; }
-	before=$(identity save)
-	read -r uptime _ </proc/uptime && printf '%s' "$uptime" >"$plan/restoring"
-	run_restore
+	guard
+	run_restore 8<&-
 	result=$?
-	[ "$before" ] && printf '%s\n' "$before" | identity load
-	if [ "$result" != 0 ]; then
-		: >"$plan/failed"
-		mkdir -p -m 0700 "$keep" && tail -c "$max_log_bytes" "$plan/work/restore.log" >"$keep/restore.log" 2>/dev/null
-		why=$(explain "$result")
-		"$runtime" ${root:+--root "$root"} delete --force "$id" >/dev/null 2>&1
-		"$(dirname "$(readlink -f "$0")")/unlock-network" "$(namespace network)"
-		return 1
+	[ "$result" = 0 ] && identity load <"$plan/identity"
+	if [ "$result" = 0 ] && [ ! -f "$plan/cancelled" ]; then
+		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
+		[ -f "$plan/logpath" ] && cat "$plan/log" >>"$(cat "$plan/logpath")"
+		read -r pid <"$pidfile"
+		printf '%s' "$pid" >"$plan/restored" && return
 	fi
-	[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
-	[ -f "$plan/logpath" ] && cat "$plan/log" >>"$(cat "$plan/logpath")"
-	read -r pid <"$pidfile"
-	printf '%s' "$pid" >"$plan/restored"
+	why=$(explain "$result")
+	mkdir -p -m 0700 "$keep" && tail -c "$max_log_bytes" "$plan/work/restore.log" >"$keep/restore.log" 2>/dev/null
+	"$here/undo-restore" "$plan" 8<&-
+	exec 8<&-
+	return 1
 }
