@@ -148,12 +148,14 @@ class Views:
     def images(self, digest: str) -> Path:
         return self.path(digest) / "checkpoint"
 
-    def release(self, digest: str) -> None:
-        """Unmounts the view and removes its snapshot, unless a plan still names it."""
-        if digest in self.in_use() or not self.path(digest).exists():
-            return
-        mounting.delete_tree(self.path(digest))
-        self.containerd.remove_snapshot(self._key(digest))
+    def release(self, digest: str) -> bool:
+        """Unmounts the view and removes its snapshot, unless a plan still names it; whether it is gone."""
+        if digest in self.in_use():
+            return False
+        if self.path(digest).exists():
+            mounting.delete_tree(self.path(digest))
+            self.containerd.remove_snapshot(self._key(digest))
+        return True
 
     def in_use(self) -> frozenset[str]:
         return frozenset(image for plan in plans_in(self.plans) if (image := plan.read("image")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from nri_plugin.restore.images import StoredImage, Views
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu.dump import Dump, check_structure, read_dump
 from shared.criu.inventory import skip_network_lock
-from shared.errors import CommandFailed, Refused, Unavailable
+from shared.errors import Refused, Unavailable
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.run import run
 
@@ -43,7 +44,7 @@ class Node:
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
-    _criu_version: str | None = None
+    _criu_version: tuple[tuple[str, int], str] | None = None
 
     @classmethod
     def of(cls, config: Config) -> Node:
@@ -88,7 +89,8 @@ class Node:
     def release(self, digest: str) -> None:
         """Lets go of a view that no plan names any more."""
         with self.image_lock(digest):
-            self.views.release(digest)
+            if self.views.release(digest):
+                self._opened.pop(digest, None)
 
     def check_criu(self, checkpoint: Checkpoint) -> None:
         """Raises Refused("CriuTooOld"): criu 4.1 crashes or fails on dumps of 4.2 (vdso, restorer)."""
@@ -103,17 +105,18 @@ class Node:
             )
 
     def criu_version(self) -> str:
-        """The node's CRIU version, asked once."""
-        if self._criu_version is None:
-            try:
-                said = run(["criu", "--version"], timeout_s=10).stdout
-            except CommandFailed as error:
-                raise Refused("CriuMissing", f"this node cannot restore: {error.sentence}; install criu") from error
+        """The node's CRIU version, asked once for each program that lay in the PATH."""
+        program = shutil.which("criu")
+        if program is None:
+            raise Refused("CriuMissing", "this node cannot restore: it has no criu in the PATH; install criu")
+        identity = (program, Path(program).stat().st_mtime_ns)
+        if self._criu_version is None or self._criu_version[0] != identity:
+            said = run([program, "--version"], timeout_s=10, check=False).stdout
             found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
             if not found:
-                raise Unavailable("CriuMissing", f"criu --version says {said[:80]!r}")
-            self._criu_version = found[1]
-        return self._criu_version
+                raise Unavailable("CriuMissing", f"this node cannot restore: criu --version says {said[:80]!r}")
+            self._criu_version = (identity, found[1])
+        return self._criu_version[1]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
