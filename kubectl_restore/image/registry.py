@@ -200,14 +200,14 @@ def read_answer(response: urllib3.BaseHTTPResponse, transport: Transport) -> Ans
     """Reads a response to its end; raises Unavailable when the connection breaks, RestoreError when it is too long."""
     try:
         body = response.read(_ANSWER_BYTES_MAX + 1) if response.status != 204 else b""
-        response.drain_conn()
-        response.release_conn()
     except exceptions.HTTPError as error:
         raise transport.failure(error) from error
     if len(body) > _ANSWER_BYTES_MAX:
+        response.close()
         raise RestoreError(
             "RegistryRefused", f"{transport.place} sent an answer of more than {_ANSWER_BYTES_MAX} bytes"
         )
+    response.release_conn()
     return Answer(response.status, response.headers, body)
 
 

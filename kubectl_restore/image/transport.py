@@ -115,7 +115,9 @@ class Transport:
         if self._access.plain_http == "never" and not _is_loopback(self._endpoint):
             return "https"
         try:
-            self.send("GET", f"https://{self._endpoint}/v2/", headers={}).release_conn()
+            response = self.send("GET", f"https://{self._endpoint}/v2/", headers={})
+            response.drain_conn()
+            response.release_conn()
         except RestoreError as error:
             return (
                 "http" if error.reason in ("RegistryNotTls", "RegistryUnreachable", "RegistryInterrupted") else "https"

@@ -54,6 +54,8 @@ class Upload:
 
     def send(self, measurement: Measurement) -> Measured:
         """Uploads and commits; raises Unavailable when it makes no progress any more, RestoreError when refused."""
+        if not self._session:
+            self._start()  # a registry that is not there at all is said at once
         most, failures = -1, 0
         while True:
             try:
@@ -139,7 +141,7 @@ class Upload:
         session, self._session, self._sent = self._session, "", 0
         if session:
             with suppress(RestoreError):  # whatever brought us here is what to report; registries purge old uploads
-                self._registry.open("DELETE", session, read_timeout_s=_CANCEL_TIMEOUT_S).release_conn()
+                self._registry.request("DELETE", session, expect=(202, 204), read_timeout_s=_CANCEL_TIMEOUT_S)
 
     def _follow(self, url: str, answer: Answer) -> None:
         if location := answer.headers.get("Location"):

@@ -58,8 +58,7 @@ class FakeRegistry:
     """Token by scope, as handed out."""
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
         if self.tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(TLS / "registry.pem")
@@ -95,6 +94,13 @@ class FakeRegistry:
 
     def count(self, method: str, pattern: str = "") -> int:
         return sum(verb == method and re.search(pattern, path) is not None for verb, path, _ in self.requests)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests; anything else fails them by the answer that is missing."""
 
 
 class _Handler(BaseHTTPRequestHandler):

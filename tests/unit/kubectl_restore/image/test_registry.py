@@ -138,7 +138,7 @@ def test_a_login_is_not_sent_to_another_host(start_registry: StartRegistry, auth
     registry, other = start_registry(auth="basic"), start_registry()
     client = Registry(registry.host, "app", _log_in(authfile, registry), push=False)
     client.has(ABSENT)
-    client.open("GET", f"http://{other.host}/v2/").release_conn()
+    client.open("GET", f"http://{other.host}/v2/").drain_conn()
     assert "Authorization" not in other.requests[-1][2]
 
 
