@@ -142,7 +142,7 @@ def own_checkpoint(node_of: Callable[[Flavour], Node], registry: Registry, check
 
 @pytest.fixture(scope="session")
 def sample_of(registry: Registry) -> Callable[[str], Taken]:
-    """The checkpoints that were not made by this project: ``sample_of("kubelet136")``, ``sample_of("containerd21")``."""
+    """Checkpoints that were not made by this project: ``kubelet136`` and ``containerd21``."""
 
     def get(name: str) -> Taken:
         archive = sample(f"counter-{name}.tar")
