@@ -18,7 +18,10 @@ CRIU_CONFIG_ANNOTATION = "org.criu.config"
 def criu_config(request: RestoreRequest, dump: Dump) -> str:
     """The text of criu.conf; raises Refused("TcpEstablished") when the pod wants no connection cut or kept."""
     # Processes stay stopped until the runtime calls `start`, as a created container's do.
-    lines = ["leave-stopped", "verbosity 2"]
+    # They stay in the container's new cgroup, where runc put CRIU. Else CRIU would make every cgroup the dump names and
+    # set its properties, devices and limits among them, and on cgroup v2 move processes into the old pod's (cri-o issue
+    # 6894). Said here because runc 1.1 takes its own option for it and forgets it (the mode's number is 0).
+    lines = ["leave-stopped", "verbosity 2", "manage-cgroups=ignore"]
     if request.tcp == "refuse" and dump.sockets_established:
         raise Refused(
             "TcpEstablished",
@@ -31,14 +34,8 @@ def criu_config(request: RestoreRequest, dump: Dump) -> str:
 
 
 def arguments(images: Path, work: Path) -> tuple[str, ...]:
-    """Arguments for ``runc restore`` beside those it shares with ``create``.
-
-    On cgroup v2 the dumped cgroup paths must be ignored, or processes land in the old pod's cgroup (cri-o issue 6894).
-    """
-    words = ["--image-path", str(images), "--work-path", str(work)]
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        words += ["--manage-cgroups-mode", "ignore"]
-    return tuple(words)
+    """Arguments for ``runc restore`` beside those it shares with ``create``."""
+    return "--image-path", str(images), "--work-path", str(work)
 
 
 def stopped_pids(dump: Dump) -> tuple[int, ...]:
