@@ -94,8 +94,8 @@ class Taken:
         return replace(self.spec, image=image, command=(), args=(), env={}, **changes)
 
     def annotated(self, name: str, image: str, **changes: Any) -> PodSpec:
-        """The pod in annotation mode; its container is ``spec`` as it was."""
-        annotations = {POD_CHECKPOINT: image, **changes.pop("annotations", {})}
+        """The pod in annotation mode; its container is ``spec`` as it was, other containers are ordinary."""
+        annotations = {f"{POD_CHECKPOINT}.{self.spec.name}": image, **changes.pop("annotations", {})}
         return self.pod(name, annotations=annotations, **changes)
 
 
