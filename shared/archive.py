@@ -156,13 +156,7 @@ class _Forward:
         self._position = 0
 
     def read_exactly(self, size: int) -> bytes:
-        found = os.pread(self._descriptor, size, self._position)
-        while (
-            found
-            and len(found) < size
-            and (more := os.pread(self._descriptor, size - len(found), self._position + len(found)))
-        ):
-            found += more
+        found = os.pread(self._descriptor, size, self._position)  # short at the end of the file only
         self._position += len(found)
         return found
 

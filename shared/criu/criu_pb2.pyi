@@ -183,17 +183,37 @@ class ThreadCoreEntry(_message.Message):
     cg_set: int
     def __init__(self, sched_nice: _Optional[int] = ..., sched_policy: _Optional[int] = ..., sched_prio: _Optional[int] = ..., creds: _Optional[_Union[CredsEntry, _Mapping]] = ..., seccomp_mode: _Optional[int] = ..., seccomp_filter: _Optional[int] = ..., comm: _Optional[bytes] = ..., cg_set: _Optional[int] = ...) -> None: ...
 
+class X86XsaveEntry(_message.Message):
+    __slots__ = ("xstate_bv",)
+    XSTATE_BV_FIELD_NUMBER: _ClassVar[int]
+    xstate_bv: int
+    def __init__(self, xstate_bv: _Optional[int] = ...) -> None: ...
+
+class X86FpregsEntry(_message.Message):
+    __slots__ = ("xsave",)
+    XSAVE_FIELD_NUMBER: _ClassVar[int]
+    xsave: X86XsaveEntry
+    def __init__(self, xsave: _Optional[_Union[X86XsaveEntry, _Mapping]] = ...) -> None: ...
+
+class X86ThreadEntry(_message.Message):
+    __slots__ = ("fpregs",)
+    FPREGS_FIELD_NUMBER: _ClassVar[int]
+    fpregs: X86FpregsEntry
+    def __init__(self, fpregs: _Optional[_Union[X86FpregsEntry, _Mapping]] = ...) -> None: ...
+
 class CoreEntry(_message.Message):
-    __slots__ = ("mtype", "tc", "ids", "thread_core")
+    __slots__ = ("mtype", "thread_info", "tc", "ids", "thread_core")
     MTYPE_FIELD_NUMBER: _ClassVar[int]
+    THREAD_INFO_FIELD_NUMBER: _ClassVar[int]
     TC_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     THREAD_CORE_FIELD_NUMBER: _ClassVar[int]
     mtype: int
+    thread_info: X86ThreadEntry
     tc: TaskCoreEntry
     ids: TaskKobjIdsEntry
     thread_core: ThreadCoreEntry
-    def __init__(self, mtype: _Optional[int] = ..., tc: _Optional[_Union[TaskCoreEntry, _Mapping]] = ..., ids: _Optional[_Union[TaskKobjIdsEntry, _Mapping]] = ..., thread_core: _Optional[_Union[ThreadCoreEntry, _Mapping]] = ...) -> None: ...
+    def __init__(self, mtype: _Optional[int] = ..., thread_info: _Optional[_Union[X86ThreadEntry, _Mapping]] = ..., tc: _Optional[_Union[TaskCoreEntry, _Mapping]] = ..., ids: _Optional[_Union[TaskKobjIdsEntry, _Mapping]] = ..., thread_core: _Optional[_Union[ThreadCoreEntry, _Mapping]] = ...) -> None: ...
 
 class VmaEntry(_message.Message):
     __slots__ = ("start", "end", "pgoff", "shmid", "prot", "flags", "status", "fd")
@@ -216,14 +236,28 @@ class VmaEntry(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., pgoff: _Optional[int] = ..., shmid: _Optional[int] = ..., prot: _Optional[int] = ..., flags: _Optional[int] = ..., status: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
 
 class MmEntry(_message.Message):
-    __slots__ = ("mm_start_code", "exe_file_id", "vmas")
+    __slots__ = ("mm_start_code", "mm_start_stack", "mm_start_brk", "mm_brk", "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id", "vmas")
     MM_START_CODE_FIELD_NUMBER: _ClassVar[int]
+    MM_START_STACK_FIELD_NUMBER: _ClassVar[int]
+    MM_START_BRK_FIELD_NUMBER: _ClassVar[int]
+    MM_BRK_FIELD_NUMBER: _ClassVar[int]
+    MM_ARG_START_FIELD_NUMBER: _ClassVar[int]
+    MM_ARG_END_FIELD_NUMBER: _ClassVar[int]
+    MM_ENV_START_FIELD_NUMBER: _ClassVar[int]
+    MM_ENV_END_FIELD_NUMBER: _ClassVar[int]
     EXE_FILE_ID_FIELD_NUMBER: _ClassVar[int]
     VMAS_FIELD_NUMBER: _ClassVar[int]
     mm_start_code: int
+    mm_start_stack: int
+    mm_start_brk: int
+    mm_brk: int
+    mm_arg_start: int
+    mm_arg_end: int
+    mm_env_start: int
+    mm_env_end: int
     exe_file_id: int
     vmas: _containers.RepeatedCompositeFieldContainer[VmaEntry]
-    def __init__(self, mm_start_code: _Optional[int] = ..., exe_file_id: _Optional[int] = ..., vmas: _Optional[_Iterable[_Union[VmaEntry, _Mapping]]] = ...) -> None: ...
+    def __init__(self, mm_start_code: _Optional[int] = ..., mm_start_stack: _Optional[int] = ..., mm_start_brk: _Optional[int] = ..., mm_brk: _Optional[int] = ..., mm_arg_start: _Optional[int] = ..., mm_arg_end: _Optional[int] = ..., mm_env_start: _Optional[int] = ..., mm_env_end: _Optional[int] = ..., exe_file_id: _Optional[int] = ..., vmas: _Optional[_Iterable[_Union[VmaEntry, _Mapping]]] = ...) -> None: ...
 
 class PagemapHead(_message.Message):
     __slots__ = ("pages_id",)
@@ -298,22 +332,26 @@ class FdinfoEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., type: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
 
 class RegFileEntry(_message.Message):
-    __slots__ = ("id", "flags", "name", "mnt_id", "size", "ext", "mode")
+    __slots__ = ("id", "flags", "pos", "name", "mnt_id", "size", "ext", "mode", "build_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
+    POS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MNT_ID_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     EXT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     flags: int
+    pos: int
     name: bytes
     mnt_id: int
     size: int
     ext: bool
     mode: int
-    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ..., mode: _Optional[int] = ...) -> None: ...
+    build_id: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., pos: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ..., mode: _Optional[int] = ..., build_id: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InetSkEntry(_message.Message):
     __slots__ = ("id", "ino", "family", "type", "proto", "state", "src_port", "dst_port", "src_addr", "dst_addr")
@@ -406,12 +444,34 @@ class FifoEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pipe_id: _Optional[int] = ..., regf_id: _Optional[int] = ...) -> None: ...
 
 class TtyFileEntry(_message.Message):
-    __slots__ = ("id", "tty_info_id")
+    __slots__ = ("id", "tty_info_id", "regf_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTY_INFO_ID_FIELD_NUMBER: _ClassVar[int]
+    REGF_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     tty_info_id: int
-    def __init__(self, id: _Optional[int] = ..., tty_info_id: _Optional[int] = ...) -> None: ...
+    regf_id: int
+    def __init__(self, id: _Optional[int] = ..., tty_info_id: _Optional[int] = ..., regf_id: _Optional[int] = ...) -> None: ...
+
+class MemfdFileEntry(_message.Message):
+    __slots__ = ("id", "inode_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    inode_id: int
+    def __init__(self, id: _Optional[int] = ..., inode_id: _Optional[int] = ...) -> None: ...
+
+class MemfdInodeEntry(_message.Message):
+    __slots__ = ("name", "size", "shmid", "inode_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHMID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    size: int
+    shmid: int
+    inode_id: int
+    def __init__(self, name: _Optional[bytes] = ..., size: _Optional[int] = ..., shmid: _Optional[int] = ..., inode_id: _Optional[int] = ...) -> None: ...
 
 class TunfileEntry(_message.Message):
     __slots__ = ("id", "netdev")
@@ -422,7 +482,7 @@ class TunfileEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., netdev: _Optional[bytes] = ...) -> None: ...
 
 class FileEntry(_message.Message):
-    __slots__ = ("type", "id", "reg", "isk", "nsf", "psk", "nlsk", "tunf", "usk", "fifo", "pipe", "tty")
+    __slots__ = ("type", "id", "reg", "isk", "nsf", "psk", "nlsk", "tunf", "usk", "fifo", "pipe", "tty", "memfd")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REG_FIELD_NUMBER: _ClassVar[int]
@@ -435,6 +495,7 @@ class FileEntry(_message.Message):
     FIFO_FIELD_NUMBER: _ClassVar[int]
     PIPE_FIELD_NUMBER: _ClassVar[int]
     TTY_FIELD_NUMBER: _ClassVar[int]
+    MEMFD_FIELD_NUMBER: _ClassVar[int]
     type: int
     id: int
     reg: RegFileEntry
@@ -447,7 +508,8 @@ class FileEntry(_message.Message):
     fifo: FifoEntry
     pipe: PipeEntry
     tty: TtyFileEntry
-    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ..., reg: _Optional[_Union[RegFileEntry, _Mapping]] = ..., isk: _Optional[_Union[InetSkEntry, _Mapping]] = ..., nsf: _Optional[_Union[NsFileEntry, _Mapping]] = ..., psk: _Optional[_Union[PacketSockEntry, _Mapping]] = ..., nlsk: _Optional[_Union[NetlinkSkEntry, _Mapping]] = ..., tunf: _Optional[_Union[TunfileEntry, _Mapping]] = ..., usk: _Optional[_Union[UnixSkEntry, _Mapping]] = ..., fifo: _Optional[_Union[FifoEntry, _Mapping]] = ..., pipe: _Optional[_Union[PipeEntry, _Mapping]] = ..., tty: _Optional[_Union[TtyFileEntry, _Mapping]] = ...) -> None: ...
+    memfd: MemfdFileEntry
+    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ..., reg: _Optional[_Union[RegFileEntry, _Mapping]] = ..., isk: _Optional[_Union[InetSkEntry, _Mapping]] = ..., nsf: _Optional[_Union[NsFileEntry, _Mapping]] = ..., psk: _Optional[_Union[PacketSockEntry, _Mapping]] = ..., nlsk: _Optional[_Union[NetlinkSkEntry, _Mapping]] = ..., tunf: _Optional[_Union[TunfileEntry, _Mapping]] = ..., usk: _Optional[_Union[UnixSkEntry, _Mapping]] = ..., fifo: _Optional[_Union[FifoEntry, _Mapping]] = ..., pipe: _Optional[_Union[PipeEntry, _Mapping]] = ..., tty: _Optional[_Union[TtyFileEntry, _Mapping]] = ..., memfd: _Optional[_Union[MemfdFileEntry, _Mapping]] = ...) -> None: ...
 
 class FsEntry(_message.Message):
     __slots__ = ("cwd_id", "root_id", "umask")
@@ -482,12 +544,16 @@ class GhostFileEntry(_message.Message):
     def __init__(self, uid: _Optional[int] = ..., gid: _Optional[int] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ...) -> None: ...
 
 class FileLockEntry(_message.Message):
-    __slots__ = ("flag", "pid")
+    __slots__ = ("flag", "type", "pid", "fd")
     FLAG_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
     flag: int
+    type: int
     pid: int
-    def __init__(self, flag: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+    fd: int
+    def __init__(self, flag: _Optional[int] = ..., type: _Optional[int] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
 
 class UtsnsEntry(_message.Message):
     __slots__ = ("nodename", "domainname")
@@ -550,3 +616,49 @@ class SeccompEntry(_message.Message):
     SECCOMP_FILTERS_FIELD_NUMBER: _ClassVar[int]
     seccomp_filters: _containers.RepeatedCompositeFieldContainer[SeccompFilter]
     def __init__(self, seccomp_filters: _Optional[_Iterable[_Union[SeccompFilter, _Mapping]]] = ...) -> None: ...
+
+class CpuinfoX86Entry(_message.Message):
+    __slots__ = ("vendor_id", "cpu_family", "model", "capability_ver", "capability", "model_id", "xfeatures_mask")
+    VENDOR_ID_FIELD_NUMBER: _ClassVar[int]
+    CPU_FAMILY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_VER_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    XFEATURES_MASK_FIELD_NUMBER: _ClassVar[int]
+    vendor_id: int
+    cpu_family: int
+    model: int
+    capability_ver: int
+    capability: _containers.RepeatedScalarFieldContainer[int]
+    model_id: bytes
+    xfeatures_mask: int
+    def __init__(self, vendor_id: _Optional[int] = ..., cpu_family: _Optional[int] = ..., model: _Optional[int] = ..., capability_ver: _Optional[int] = ..., capability: _Optional[_Iterable[int]] = ..., model_id: _Optional[bytes] = ..., xfeatures_mask: _Optional[int] = ...) -> None: ...
+
+class CpuinfoEntry(_message.Message):
+    __slots__ = ("x86_entry",)
+    X86_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    x86_entry: _containers.RepeatedCompositeFieldContainer[CpuinfoX86Entry]
+    def __init__(self, x86_entry: _Optional[_Iterable[_Union[CpuinfoX86Entry, _Mapping]]] = ...) -> None: ...
+
+class DumpStatsEntry(_message.Message):
+    __slots__ = ("freezing_time", "frozen_time", "memdump_time", "memwrite_time", "pages_scanned", "pages_written")
+    FREEZING_TIME_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_TIME_FIELD_NUMBER: _ClassVar[int]
+    MEMDUMP_TIME_FIELD_NUMBER: _ClassVar[int]
+    MEMWRITE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PAGES_SCANNED_FIELD_NUMBER: _ClassVar[int]
+    PAGES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    freezing_time: int
+    frozen_time: int
+    memdump_time: int
+    memwrite_time: int
+    pages_scanned: int
+    pages_written: int
+    def __init__(self, freezing_time: _Optional[int] = ..., frozen_time: _Optional[int] = ..., memdump_time: _Optional[int] = ..., memwrite_time: _Optional[int] = ..., pages_scanned: _Optional[int] = ..., pages_written: _Optional[int] = ...) -> None: ...
+
+class StatsEntry(_message.Message):
+    __slots__ = ("dump",)
+    DUMP_FIELD_NUMBER: _ClassVar[int]
+    dump: DumpStatsEntry
+    def __init__(self, dump: _Optional[_Union[DumpStatsEntry, _Mapping]] = ...) -> None: ...

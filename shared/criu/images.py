@@ -57,6 +57,8 @@ class Kind(enum.Enum):
     REMAP_FPATH = "remap-fpath.img"
     GHOST_FILE = "ghost-file-%.img"
     FILE_LOCKS = "filelocks.img"
+    CPUINFO = "cpuinfo.img"
+    MEMFD = "memfd.img"
 
     def file(self, number: int | str = "") -> str:
         """The image's name, e.g. ``core-17.img``."""
@@ -86,9 +88,6 @@ class ImageDirectory:
         """Names of the images, without the directory."""
         start = self.path("")
         return tuple(name[len(start) :] for name in self.files.names() if name.startswith(start))
-
-    def read(self, name: str) -> bytes:
-        return self.files.read(self.path(name), IMAGE_BYTES_MAX)
 
     def entries(self, kind: Kind, message: type[_Entry], number: int | str = "") -> list[_Entry]:
         """Every message of an image; FileMissing, WrongMagic, ImageDamaged otherwise."""

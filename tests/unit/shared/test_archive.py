@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gc
 import io
 import os
 import tarfile
@@ -195,6 +197,52 @@ def test_growing_and_shrinking_files_are_noticed(tmp_path: Path, refused: Refuse
         os.truncate(path, 600)
         with refused("ArchiveTruncated"):
             files.read("checkpoint/pages-1.img", 1 << 20)
+
+
+def test_file_that_grows_between_two_looks_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    with open_checkpoint(write(tmp_path / "c.tar", tar_of(FILES))) as files:
+        monkeypatch.setattr(files, "size", lambda name: 1)
+        with refused("ArchiveTruncated", "changed while it was read"):
+            files.read("config.dump", 10)
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_compressed_archive_that_changes_while_open_is_noticed(
+    compression: Compression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setattr(archive, "KEPT_FILE_BYTES", 0)
+    whole = tar_of({"big": os.urandom(100_000)}, compression)
+    path = write(tmp_path / "c.tar", whole)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with open_checkpoint(path) as files:
+        path.write_bytes(tar_of({"big": b"small"}, compression))
+        with refused("ArchiveTruncated", "c.tar"):
+            files.read("big", 1 << 20)
+        path.write_bytes(whole[:20])
+        with refused("ArchiveTruncated", "c.tar"):
+            files.open("big")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_disk_errors_are_checkpoint_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    path = write(tmp_path / "c.tar", tar_of(FILES))
+    folder = write_directory(tmp_path / "folder", FILES)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for target, name in ((path, "pread"), (folder, "scandir")):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, broken)
+            with refused("CheckpointUnreadable", str(target), "Input/output error"):
+                open_checkpoint(target)
+    with open_checkpoint(path) as files, files.open("config.dump") as member_file:
+        monkeypatch.setattr(os, "preadv", broken)
+        with refused("CheckpointUnreadable", "config.dump", "Input/output error"):
+            member_file.read()
 
 
 def test_subdirectory_of_an_archive(tmp_path: Path) -> None:

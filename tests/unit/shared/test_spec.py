@@ -161,3 +161,8 @@ def test_too_long_text_is_refused(refused: Refused) -> None:
 def test_errors_name_the_file_they_were_given(refused: Refused) -> None:
     with refused("MetadataMalformed", "config.json of the container"):
         parse_spec(b"[]", file="config.json of the container")
+
+
+def test_huge_document_is_refused(refused: Refused) -> None:
+    with refused("MetadataMalformed", "spec.dump", "more than"):
+        parse_spec(b" " * (5 << 20), file="spec.dump")

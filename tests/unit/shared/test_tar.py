@@ -159,6 +159,17 @@ def test_name_with_terminal_controls_is_shown_harmless(refused: Refused) -> None
         walked(archive(member("/\x1b[2J\n", b"x")))
 
 
+def test_name_with_a_zero_byte_is_refused(refused: Refused) -> None:
+    with refused("MemberName", "zero byte"):
+        walked(extended(b"x", record("path", b"a\0b")) + archive(member("a", b"")))
+
+
+def test_link_with_a_long_target_is_refused_as_a_link(refused: Refused) -> None:
+    link = member("a", kind=tarfile.SYMTYPE, linkname="t" * 300)
+    with refused("MemberKind", "symbolic link"):
+        walked(archive(link, form=tarfile.GNU_FORMAT))
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\x7fb", "a\u202eb"])
 def test_name_that_garbles_a_terminal_is_refused(name: str, refused: Refused) -> None:
     with refused("MemberName", "control characters"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -85,6 +86,18 @@ def test_file_removed_after_listing_is_unreadable(folder: Path, refused: Refused
         (folder / "config.dump").unlink()
         with refused("CheckpointUnreadable", "config.dump", "No such file"):
             files.read("config.dump", 10)
+
+
+def test_disk_error_in_a_folder_is_a_checkpoint_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    def broken(*_: object, **__: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_checkpoint(folder) as files:
+        monkeypatch.setattr(os, "open", broken)
+        with refused("CheckpointUnreadable", "core-1.img", "Input/output error"):
+            files.open("checkpoint/core-1.img")
 
 
 def test_subdirectory_of_a_container_root(tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ def test_counts_of_filters_and_locks(dumped: Dumped) -> None:
     assert (found.seccomp_filters, found.file_locks) == (2, 1)
 
 
+def test_dump_without_any_filter_has_no_image_of_them(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    del dump.images["seccomp.img"]
+    assert read_dump(dumped(dump)).seccomp_filters == 0
+
+
 def test_dead_root_is_refused(dumped: Dumped, refused: Refused) -> None:
     dump = SyntheticDump.of_processes()
     dump.core(1).tc.task_state = 2

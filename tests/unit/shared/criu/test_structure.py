@@ -228,6 +228,13 @@ def test_odd_filters_are_refused(
         check_structure(dumped(with_filters(*filters, used=used)))
 
 
+def test_second_list_of_filters_is_refused(dumped: Dumped, refused: Refused) -> None:
+    dump = with_filters(rule())
+    dump.images["seccomp.img"] *= 2
+    with refused("ImageDamaged", "seccomp.img", "2 messages"):
+        check_structure(dumped(dump))
+
+
 def test_filter_of_a_thread_without_an_image_is_refused(dumped: Dumped, refused: Refused) -> None:
     dump = with_filters(used=0)
     del dump.images["seccomp.img"]
