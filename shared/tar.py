@@ -65,6 +65,8 @@ class TarMember:
     """Permission bits."""
     device: tuple[int, int]
     """Major and minor number of a device node."""
+    target: str = ""
+    """What a link names, as it stands in the archive; the caller decides what that means."""
 
 
 class MemberWalk:
@@ -90,6 +92,12 @@ class MemberWalk:
         self._unread = 0
         return content
 
+    def start(self, limit_bytes: int) -> bytes:
+        """Up to ``limit_bytes`` of the start of the member yielded last, or of what was not read of it yet."""
+        content = self._take(min(self._unread, limit_bytes), "a member's content")
+        self._unread -= len(content)
+        return content
+
     def members(self) -> Iterator[TarMember]:
         """Every member in order, then checks the archive's end.
 
@@ -113,6 +121,7 @@ class MemberWalk:
                 continue
             name = extension.name if extension.name is not None else self._name(header)
             size = extension.size if extension.size is not None else size
+            target = extension.target
             extension = _Extension()
             clean = normalised(name, self._archive, printable=not self._any_name)
             kind = self._kind(flag, name)
@@ -130,7 +139,11 @@ class MemberWalk:
                 (self._number(header[329:337], "major"), self._number(header[337:345], "minor")) if node else (0, 0)
             )
             mode = self._number(header[100:108], "mode") & 0o7777
-            yield TarMember(clean, kind, self._position, size, mode, device)
+            if kind not in ("hard link", "symbolic link"):
+                target = ""
+            elif target is None:
+                target = header[157:257].split(b"\0", 1)[0].decode(errors="backslashreplace")
+            yield TarMember(clean, kind, self._position, size, mode, device, target)
 
     def _take(self, size: int, what: str) -> bytes:
         found = self._stream.read_exactly(size)
@@ -240,7 +253,8 @@ class MemberWalk:
         self._unread, self._padding = size, -size % BLOCK_BYTES
         content = self.content()
         if flag == b"K":
-            return  # the name of a link's target; the link itself is refused
+            extension.target = content.split(b"\0", 1)[0].decode(errors="backslashreplace")
+            return
         if flag == b"L":
             if extension.used:
                 raise self._damaged("a member has two extended headers")
@@ -258,6 +272,8 @@ class MemberWalk:
                 raise self._damaged(f"a global header sets {key}")
             if key in ("path", "GNU.sparse.name"):
                 extension.name = self._decoded(value)
+            elif key == "linkpath":
+                extension.target = value.decode(errors="backslashreplace")
             elif key == "size":
                 if not value.isdigit() or len(value) > 20:
                     raise self._damaged("an extended header has no valid size")
@@ -291,3 +307,4 @@ class _Extension:
     used: bool = False
     name: str | None = None
     size: int | None = None
+    target: str | None = None
