@@ -7,10 +7,11 @@ dump (reference: CRIU mount.c, runc libcontainer/criu_linux.go addCriuRestoreMou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
 
+from nri_plugin.restore.mount_paths import is_bind, is_read_only, where
 from nri_plugin.restore.request import RequestMount
+from nri_plugin.restore.verify.settings import privileged_differs, read_only_root_differs
 from shared.errors import Refused
 from shared.spec import Mount
 
@@ -23,55 +24,65 @@ EXPENDABLE = (
     "/run/secrets/kubernetes.io/serviceaccount",
 )
 """Mounts the kubelet or runtime adds by itself: when the dump has none, the restored container simply lacks them."""
-
-
-def _is_bind(type_: str, options: Sequence[str]) -> bool:
-    return type_ == "bind" or "bind" in options or "rbind" in options
-
-
-def _where(path: str) -> str:
-    """One spelling a destination: /var/run is a link to /run in every image that matters to runc's own resolution."""
-    clean = str(PurePosixPath("/", path))
-    return clean.replace("/var/run/", "/run/", 1) if clean.startswith("/var/run/") else clean
+FOLLOW_THE_ROOT = frozenset({"/etc/hostname", "/etc/resolv.conf"})
+"""The CRI mounts its own files read-only exactly where the root is (internal/cri/server/container_create_linux.go)."""
 
 
 def check_mounts(dumped: Sequence[Mount], requested: Sequence[RequestMount]) -> tuple[str, ...]:
     """Compares; returns what the restored container will lack, as sentences for the report.
 
     Raises Refused: MountMissing names every path the pod does not declare, MountReadOnly and MountReadWrite those
-    declared with other access than dumped, MountUnexpected those only the pod has.
+    declared with other access than dumped, MountUnexpected those only the pod has. ReadOnlyRootDiffers and
+    PrivilegedDiffers where the runtime's own mounts give away the pod's settings.
     """
-    ours = {_where(mount.destination): mount for mount in requested if _is_bind(mount.type, mount.options)}
-    theirs = {_where(mount.destination): mount for mount in dumped if _is_bind(mount.type, mount.options)}
+    _check_privileged(dumped, requested)
+    ours = {where(mount.destination): mount for mount in requested if is_bind(mount.type, mount.options)}
+    theirs = {where(mount.destination): mount for mount in dumped if is_bind(mount.type, mount.options)}
     if missing := [mount.destination for path, mount in theirs.items() if path not in ours]:
         raise Refused(
             "MountMissing",
             f"the checkpoint needs {_mounts(missing)}, which the pod does not declare; "
             "add to the container's volumeMounts what was mounted there",
         )
-    tightened = [path for path, mount in theirs.items() if ours[path].read_only and "ro" not in mount.options]
-    if tightened:
-        raise Refused(
-            "MountReadOnly",
-            f"the pod declares {_mounts(tightened)} read-only, but in the checkpoint writing is allowed and a restore "
-            "would bring that back; remove readOnly there or take a new checkpoint",
-        )
-    loosened = [path for path, mount in theirs.items() if not ours[path].read_only and "ro" in mount.options]
-    if loosened:
-        raise Refused(
-            "MountReadWrite",
-            f"the pod declares {_mounts(loosened)} writable, but in the checkpoint it is read-only and a restore keeps "
-            "that; set readOnly there or take a new checkpoint",
-        )
+    _check_access(ours, theirs)
     extra = [mount.destination for path, mount in ours.items() if path not in theirs]
-    expendable = {_where(path) for path in EXPENDABLE}
-    if unexpected := [path for path in extra if _where(path) not in expendable]:
+    expendable = {where(path) for path in EXPENDABLE}
+    if unexpected := [path for path in extra if where(path) not in expendable]:
         raise Refused(
             "MountUnexpected",
             f"the pod declares {_mounts(unexpected)}, which the checkpointed container did not have and a restore "
             "cannot add; remove it from the container's volumeMounts",
         )
     return tuple(f"{path} is not in the checkpoint and will be missing in the restored container" for path in extra)
+
+
+def _check_access(ours: Mapping[str, RequestMount], theirs: Mapping[str, Mount]) -> None:
+    tightened = [path for path, mount in theirs.items() if ours[path].read_only and not is_read_only(mount.options)]
+    loosened = [path for path, mount in theirs.items() if not ours[path].read_only and is_read_only(mount.options)]
+    if FOLLOW_THE_ROOT.intersection(tightened):
+        raise read_only_root_differs(dumped=False)
+    if FOLLOW_THE_ROOT.intersection(loosened):
+        raise read_only_root_differs(dumped=True)
+    if tightened:
+        raise Refused(
+            "MountReadOnly",
+            f"the pod declares {_mounts(tightened)} read-only, but the checkpoint may write there and a restore would "
+            "bring that back; remove readOnly there or take a new checkpoint",
+        )
+    if loosened:
+        raise Refused(
+            "MountReadWrite",
+            f"the pod declares {_mounts(loosened)} writable, but the checkpoint has it read-only and a restore keeps "
+            "that; set readOnly there or take a new checkpoint",
+        )
+
+
+def _check_privileged(dumped: Sequence[Mount], requested: Sequence[RequestMount]) -> None:
+    """The CRI mounts /sys writable in privileged containers alone (containerd pkg/oci, WithPrivileged mounts)."""
+    was = next((not is_read_only(mount.options) for mount in dumped if mount.destination == "/sys"), None)
+    asked = next((not mount.read_only for mount in requested if mount.destination == "/sys"), None)
+    if was is not None and asked is not None and was != asked:
+        raise privileged_differs(dumped=was)
 
 
 def _mounts(paths: Sequence[str]) -> str:

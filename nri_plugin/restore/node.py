@@ -16,7 +16,8 @@ from nri_plugin.restore.images import StoredImage, Views
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu.dump import Dump, check_structure, read_dump
 from shared.criu.inventory import skip_network_lock
-from shared.errors import Refused, Unavailable
+from shared.criu.tmpfs import DeviceNode, read_device_nodes
+from shared.errors import CheckpointInvalid, Refused, Unavailable
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.run import run
 
@@ -29,6 +30,8 @@ class OpenedCheckpoint:
     root: Path
     checkpoint: Checkpoint
     dump: Dump
+    device_nodes: tuple[DeviceNode, ...]
+    """In images of tmpfs mounts."""
 
     def files(self) -> CheckpointFiles:
         return open_checkpoint(self.root)
@@ -74,15 +77,21 @@ class Node:
                     checkpoint = read_checkpoint(files)
                     check_structure(files)
                     dump = read_dump(files)
+                    device_nodes = read_device_nodes(files, dump.mounts)
                     inventory = files.read("checkpoint/inventory.img", 1 << 20)
                 if not dump.sockets_established:
                     # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
                     inventory = skip_network_lock(inventory)
                 self.views.link_images(image, dump.images, inventory)
+            except CheckpointInvalid as error:
+                self.views.release(image.digest)
+                # The view's place on this node means nothing to whoever reads the sentence.
+                sentence = error.sentence.replace(str(root), "the checkpoint image")
+                raise CheckpointInvalid(error.reason, sentence) from error
             except BaseException:
                 self.views.release(image.digest)
                 raise
-            opened = OpenedCheckpoint(image, root, checkpoint, dump)
+            opened = OpenedCheckpoint(image, root, checkpoint, dump, device_nodes)
             self._opened[image.digest] = opened
             return opened
 

@@ -21,7 +21,7 @@ from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
-from nri_plugin.restore.verify import check_command, check_processes, check_spec
+from nri_plugin.restore.verify import check_command, check_dump, check_settings, pod_identity
 from shared import contract
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.spec import RuntimeSpec, parse_spec
@@ -89,8 +89,9 @@ def restore(
             "the next attempt restores it",
         )
     with report.phase("verify"):
-        check_spec(opened.checkpoint.spec, live)
-        check_processes(opened.dump, live)
+        dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
+        check_settings(dumped, live, identity)
+        check_dump(opened.dump, dumped, live, identity, opened.device_nodes)
     with report.phase("plan"):
         write_plan(node, request, plan, opened, live, record, lower)
         plan.write("status", "ok\n")
@@ -186,6 +187,8 @@ def check(
         report.warnings.extend(check_mounts(opened.checkpoint.spec.mounts, request.mounts))
         if request.checkpoint is not None:
             check_base(node, request, opened)
+        if not image.layered and not request.native:
+            rootfs.check_rootfs(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
     return opened
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from nri_plugin.restore.mount_paths import is_read_only
 from shared import contract
 from shared.errors import Refused
 
@@ -64,7 +65,7 @@ class RequestMount:
 
     @property
     def read_only(self) -> bool:
-        return "ro" in self.options
+        return is_read_only(self.options)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES
 from nri_plugin.restore.plan import Plan
 from shared import oci
 from shared.archive import CheckpointFiles
-from shared.errors import Refused, RestoreError, Unavailable
+from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.metadata import BaseImage, Checkpoint
 
 LAYER_MAGIC = {b"\x1f\x8b": oci.LAYER_GZIP, b"\x28\xb5\x2f\xfd": oci.LAYER_ZSTD}
@@ -60,6 +60,38 @@ def find_base(containerd: Containerd, base: BaseImage) -> StoredImage | None:
     return None
 
 
+def _reference_by_digest(base: BaseImage) -> str | None:
+    """What to pull; None when the engine recorded no registry digest. A tag may have moved since."""
+    return base.reference if base.digest and base.reference and "@" in base.reference else None
+
+
+def _base_unknown(base: BaseImage) -> Refused:
+    return Refused(
+        "BaseImageUnknown",
+        f"the checkpoint names its base image only as {base.reference or base.name or 'nothing'}, without a registry "
+        "digest, and the node does not have it; pull it on the node, or build the checkpoint image with "
+        "--format layered",
+    )
+
+
+def check_rootfs(containerd: Containerd, image: StoredImage, checkpoint: Checkpoint) -> None:
+    """What of ``ensure_snapshot`` can be refused without a pull.
+
+    Raises CheckpointInvalid("MetadataMissing"), Refused("BaseImageUnknown").
+    containerd's archives always have a rootfs diff, if only an empty one; those of CRI-O and Podman need not.
+    """
+    if checkpoint.engine == "containerd" and checkpoint.rootfs_diff is None:
+        raise CheckpointInvalid(
+            "MetadataMissing",
+            "the checkpoint image has no rootfs-diff.tar, so files the container changed would be lost; build the "
+            "image from the whole archive",
+        )
+    if _reference_by_digest(checkpoint.base) or containerd.has_snapshot(snapshot_name(image)):
+        return
+    if find_base(containerd, checkpoint.base) is None:
+        raise _base_unknown(checkpoint.base)
+
+
 def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, cancelled: Event) -> StoredImage:
     """The dump's base image, pulled by digest when the node does not have it.
 
@@ -68,15 +100,11 @@ def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, c
     """
     if found := find_base(containerd, base):
         return found
-    if not base.digest or not base.reference or "@" not in base.reference:
-        raise Refused(
-            "BaseImageUnknown",
-            f"the checkpoint names its base image only as {base.reference or base.name or 'nothing'}, without a "
-            "registry digest, and the node does not have it; pull it on the node, or build the checkpoint image "
-            "with --format layered",
-        )
+    reference = _reference_by_digest(base)
+    if reference is None:
+        raise _base_unknown(base)
     try:
-        pull(containerd, base.reference, timeout_s=timeout_s, cancelled=cancelled)
+        pull(containerd, reference, timeout_s=timeout_s, cancelled=cancelled)
     except Unavailable as error:
         if error.reason != "ImagePullFailed":
             raise
@@ -87,7 +115,7 @@ def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, c
         ) from error
     found = find_base(containerd, base)
     if found is None:
-        raise Unavailable("BaseImageMissing", f"the runtime pulled {base.reference} but does not list its digest")
+        raise Unavailable("BaseImageMissing", f"the runtime pulled {reference} but does not list its digest")
     return found
 
 

@@ -1,0 +1,21 @@
+"""How mounts of a spec, a request and a dump are told to be the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+
+def is_bind(type_: str, options: Sequence[str]) -> bool:
+    return type_ == "bind" or "bind" in options or "rbind" in options
+
+
+def is_read_only(options: Sequence[str]) -> bool:
+    """``rro`` is the recursive form (runtime-spec config.md, Linux mount options)."""
+    return "ro" in options or "rro" in options
+
+
+def where(path: str) -> str:
+    """One spelling a destination: /var/run is a link to /run in every image that matters to runc's own resolution."""
+    clean = "/" + str(PurePosixPath("/", path)).lstrip("/")
+    return clean.replace("/var/run/", "/run/", 1) if clean.startswith("/var/run/") else clean

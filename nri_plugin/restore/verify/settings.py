@@ -1,0 +1,84 @@
+"""The spec a container was dumped with against the one it is created with now: what a user can set in the pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nri_plugin.restore.verify.pod_identity import PodIdentity
+from shared.errors import Refused
+from shared.spec import RuntimeSpec
+
+_COMMAND_LIMIT = 80
+
+
+def check_command(dumped: RuntimeSpec, args: tuple[str, ...]) -> None:
+    """Raises Refused("CommandDiffers"): the restored process is what was dumped, not what the pod would start."""
+    if args and args != dumped.args:
+        raise Refused(
+            "CommandDiffers",
+            f"the pod would run {_command(args)}, the checkpoint holds {_command(dumped.args)}; "
+            "give the container that command and args, or leave both out where the checkpoint image has them",
+        )
+
+
+def _command(args: Iterable[str]) -> str:
+    text = "[" + ", ".join(f'"{word}"' for word in args) + "]"
+    return text if len(text) <= _COMMAND_LIMIT else text[: _COMMAND_LIMIT - 4] + " …]"
+
+
+def check_settings(dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity) -> None:
+    """Raises Refused: TtyDiffers, UserDiffers, PrivilegedDiffers, ReadOnlyRootDiffers, NamespacesDiffer."""
+    if dumped.terminal != live.terminal:
+        raise Refused(
+            "TtyDiffers",
+            f"the checkpointed container had {_a(dumped.terminal)} terminal, the pod asks for {_a(live.terminal)} "
+            f"terminal; set tty: {_yaml(dumped.terminal)} on the container",
+        )
+    if dumped.uid != live.uid or (dumped.gid != live.gid and (identity.group_fixed or live.gid != 0)):
+        raise Refused(
+            "UserDiffers",
+            f"the pod runs the container as {live.uid}:{live.gid}, the checkpointed one ran as "
+            f"{dumped.uid}:{dumped.gid} and a restore cannot change that; set runAsUser: {dumped.uid} and "
+            f"runAsGroup: {dumped.gid}, or take a new checkpoint",
+        )
+    if _privileged(dumped) != _privileged(live):
+        raise privileged_differs(dumped=_privileged(dumped))
+    if dumped.root_readonly != live.root_readonly:
+        raise read_only_root_differs(dumped=dumped.root_readonly)
+    kinds = {ns.type for ns in dumped.namespaces} ^ {ns.type for ns in live.namespaces}
+    if different := sorted(kinds & {"pid", "ipc", "user", "cgroup"}):
+        raise Refused(
+            "NamespacesDiffer",
+            f"checkpoint and pod do not agree on having a {', '.join(different)} namespace of their own; set hostPID, "
+            "hostIPC and hostUsers as they were",
+        )
+
+
+def privileged_differs(*, dumped: bool) -> Refused:
+    return Refused(
+        "PrivilegedDiffers",
+        f"the checkpointed container was {'' if dumped else 'not '}privileged and the pod's is"
+        f"{' not' if dumped else ''}; set privileged: {_yaml(dumped)} on the container",
+    )
+
+
+def read_only_root_differs(*, dumped: bool) -> Refused:
+    was, asked = ("read-only", "writable") if dumped else ("writable", "read-only")
+    return Refused(
+        "ReadOnlyRootDiffers",
+        f"the checkpointed container's root was {was}, the pod asks for a {asked} one and a restore cannot change "
+        f"that; set readOnlyRootFilesystem: {_yaml(dumped)}",
+    )
+
+
+def _a(has: bool) -> str:
+    return "a" if has else "no"
+
+
+def _yaml(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _privileged(spec: RuntimeSpec) -> bool:
+    """What the CRI makes of ``privileged: true``: all of /proc visible and the right to change it."""
+    return not spec.masked_paths and "CAP_SYS_ADMIN" in spec.capabilities.bounding
