@@ -259,6 +259,12 @@ class MmEntry(_message.Message):
     vmas: _containers.RepeatedCompositeFieldContainer[VmaEntry]
     def __init__(self, mm_start_code: _Optional[int] = ..., mm_start_stack: _Optional[int] = ..., mm_start_brk: _Optional[int] = ..., mm_brk: _Optional[int] = ..., mm_arg_start: _Optional[int] = ..., mm_arg_end: _Optional[int] = ..., mm_env_start: _Optional[int] = ..., mm_env_end: _Optional[int] = ..., exe_file_id: _Optional[int] = ..., vmas: _Optional[_Iterable[_Union[VmaEntry, _Mapping]]] = ...) -> None: ...
 
+class MmExecutable(_message.Message):
+    __slots__ = ("exe_file_id",)
+    EXE_FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    exe_file_id: int
+    def __init__(self, exe_file_id: _Optional[int] = ...) -> None: ...
+
 class PagemapHead(_message.Message):
     __slots__ = ("pages_id",)
     PAGES_ID_FIELD_NUMBER: _ClassVar[int]

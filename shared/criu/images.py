@@ -8,9 +8,10 @@ are bounded here, and every failure is CheckpointInvalid naming the image.
 from __future__ import annotations
 
 import enum
+import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -22,8 +23,16 @@ from shared.member_names import quoted
 
 IMG_COMMON_MAGIC: Final = 0x54564319
 IMAGE_BYTES_MAX: Final = 64 << 20
-ENTRY_BYTES_MAX: Final = 32 << 20
-ENTRIES_MAX: Final = 1_000_000
+ENTRY_BYTES_MAX: Final = 4 << 20
+"""A message may consist of others of two bytes, each of which costs some sixty bytes of memory."""
+MM_BYTES_MAX: Final = 16 << 20
+"""A process with 300,000 mappings has as large an mm image."""
+DUMP_BYTES_MAX: Final = 256 << 20
+"""Of all images read for one dump, pagemaps aside …"""
+DUMP_ENTRIES_MAX: Final = 250_000
+"""… and of the messages in them: some hundred bytes of memory each."""
+PAGEMAP_BYTES_MAX: Final = 256 << 20
+"""Streamed; enough for 40 GiB of memory without two neighbouring pages."""
 
 _U32: Final = struct.Struct("<I")
 _Entry = TypeVar("_Entry", bound=Message)
@@ -70,6 +79,23 @@ class Kind(enum.Enum):
         return header(self.value)
 
 
+class Budget:
+    """How much of a dump may still be read: many small images cost as much as a large one."""
+
+    def __init__(self) -> None:
+        self._bytes = DUMP_BYTES_MAX
+        self._entries = DUMP_ENTRIES_MAX
+
+    def spend(self, name: str, *, size: int = 0, entries: int = 0) -> None:
+        self._bytes -= size
+        self._entries -= entries
+        if self._bytes < 0 or self._entries < 0:
+            raise CheckpointInvalid(
+                "DumpTooLarge",
+                f"the dump's images have more than {DUMP_BYTES_MAX} bytes or {DUMP_ENTRIES_MAX} messages by {name}",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class ImageDirectory:
     """The CRIU images of one checkpoint."""
@@ -77,6 +103,7 @@ class ImageDirectory:
     files: CheckpointFiles
     directory: str
     """Where they lie in the checkpoint, ``checkpoint`` in all engines' archives."""
+    budget: Budget = field(default_factory=Budget)
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name
@@ -90,21 +117,49 @@ class ImageDirectory:
         return tuple(name[len(start) :] for name in self.files.names() if name.startswith(start))
 
     def entries(self, kind: Kind, message: type[_Entry], number: int | str = "") -> list[_Entry]:
-        """Every message of an image; FileMissing, WrongMagic, ImageDamaged otherwise."""
+        """Every message of an image; FileMissing, WrongMagic, ImageDamaged, DumpTooLarge otherwise."""
         name = self.path(kind.file(number))
         parse = message.FromString
-        content = self.files.read(name, IMAGE_BYTES_MAX)
+        found = []
         try:
-            return [parse(piece) for piece in split(content, kind, name)]
+            for piece in split(self._content(name), kind, name):
+                self.budget.spend(name, entries=1)
+                found.append(parse(piece))
         except DecodeError as error:
             raise damaged(name, "has a message that does not decode") from error
+        return found
 
     def one(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
         """The only message of an image: CRIU reads the first and ignores the rest, so a second one is refused."""
-        found = self.entries(kind, message, number)
+        name = self.path(kind.file(number))
+        found = list(itertools.islice(split(self._content(name), kind, name), 2))
         if len(found) != 1:
-            raise damaged(self.path(kind.file(number)), f"has {len(found)} messages instead of one")
-        return found[0]
+            raise damaged(name, f"has {len(found) or 'no'} messages or more instead of one")
+        try:
+            return message.FromString(found[0])
+        except DecodeError as error:
+            raise damaged(name, "has a message that does not decode") from error
+
+    def _content(self, name: str) -> bytes:
+        content = self.files.read(name, IMAGE_BYTES_MAX)
+        self.budget.spend(name, size=len(content))
+        return content
+
+    def stream(self, kind: Kind, number: int | str) -> Iterator[bytes]:
+        """The serialized messages of an image of any length, one at a time; for pagemaps."""
+        name = self.path(kind.file(number))
+        if self.files.size(name) > PAGEMAP_BYTES_MAX:
+            raise CheckpointInvalid("FileTooLarge", f"{name} has more than {PAGEMAP_BYTES_MAX} bytes")
+        start = kind.header
+        with self.files.open(name) as image:
+            if image.read(len(start)) != start:
+                raise wrong_magic(name, kind.value)
+            while prefix := image.read(4):
+                size = _U32.unpack(prefix)[0] if len(prefix) == 4 else -1
+                piece = image.read(size) if 0 <= size <= 4096 else b""
+                if len(piece) != size:
+                    raise damaged(name, "ends in the middle of a message, or has too large a one")
+                yield piece
 
     def first(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
         """The first message of an image that goes on with raw content."""
@@ -133,15 +188,15 @@ def split(content: bytes, kind: Kind, name: str) -> Iterator[bytes]:
     start = kind.header
     if not content.startswith(start):
         raise wrong_magic(name, kind.value)
-    offset, end, count = len(start), len(content), 0
+    offset, end = len(start), len(content)
+    limit = MM_BYTES_MAX if kind is Kind.MM else ENTRY_BYTES_MAX
     while offset < end:
         if end - offset < 4:
             raise damaged(name, "ends in the middle of a length")
         (size,) = _U32.unpack_from(content, offset)
         offset += 4
-        count += 1
-        if size > min(end - offset, ENTRY_BYTES_MAX) or count > ENTRIES_MAX:
-            raise damaged(name, f"ends in the middle of message {count}, or has too large or too many of them")
+        if size > min(end - offset, limit):
+            raise damaged(name, "ends in the middle of a message, or has too large a one")
         yield content[offset : offset + size]
         offset += size
 

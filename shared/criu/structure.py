@@ -14,8 +14,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, SeccompEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, header, split, wrong_magic
+from shared.criu.criu_pb2 import MmExecutable, PagemapEntry, PagemapHead, SeccompEntry
+from shared.criu.images import ImageDirectory, Kind, damaged, header, wrong_magic
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.magic import MAGIC
 from shared.criu.mounts import MountEntry, read_mounts
@@ -30,7 +30,7 @@ PE_PRESENT: Final = 4
 _PAGE_BYTES: Final = {"x86_64": (4096,), "s390": (4096,), "arm": (4096,)}
 _OTHER_PAGE_BYTES: Final = (4096, 16_384, 65_536)
 """The image does not say which of them an aarch64 or ppc64 kernel had."""
-_PAGEMAP_BYTES_MAX: Final = 512 << 20
+FILTERS_MAX: Final = 65_536
 _BPF_INSTRUCTION_BYTES: Final = 8
 _NUMBER: Final = re.compile(r"(?<=-)[0-9a-f]+(?=\.img$)")
 _LEGACY: Final = ("creds-", "rlimit-", "vmas-", "sigacts-", "itimers-", "posix-timers-")
@@ -81,6 +81,8 @@ def _check_filters(images: ImageDirectory, tasks: Sequence[Task]) -> None:
     entries = images.entries(Kind.SECCOMP, SeccompEntry) if present else []
     if len(entries) > 1:
         raise damaged(name, f"has {len(entries)} messages instead of one")
+    if entries and len(entries[0].seccomp_filters) > FILTERS_MAX:
+        raise damaged(name, f"has {len(entries[0].seccomp_filters)} filters")
     filters = list(entries[0].seccomp_filters) if entries else []
     for start in range(len(filters)):
         if len(filters[start].filter) % _BPF_INSTRUCTION_BYTES or not filters[start].filter:
@@ -131,7 +133,7 @@ def _check_memory(
     pages_users: dict[int, str] = {}
     page_bytes = _PAGE_BYTES.get(tasks[0].machine, _OTHER_PAGE_BYTES) if tasks else (4096,)
     for task in tasks:
-        mm = images.one(Kind.MM, MmEntry, task.pid)
+        mm = images.one(Kind.MM, MmExecutable, task.pid)
         if ("reg", mm.exe_file_id) not in opened:
             raise damaged(images.path(Kind.MM.file(task.pid)), "names an executable that files.img does not have")
         for what, number in (("working directory", task.cwd_file), ("root directory", task.root_file)):
@@ -148,7 +150,7 @@ def _check_pagemap(
     images: ImageDirectory, kind: Kind, number: int | str, page_bytes: Sequence[int], users: dict[int, str]
 ) -> None:
     name = images.path(kind.file(number))
-    pieces = split(images.files.read(name, _PAGEMAP_BYTES_MAX), kind, name)
+    pieces = images.stream(kind, number)
     try:
         pages_id = PagemapHead.FromString(next(pieces)).pages_id
         pages = _count_pages(pieces, name, min(page_bytes))

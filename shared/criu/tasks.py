@@ -18,6 +18,10 @@ Machine = Literal["x86_64", "arm", "aarch64", "ppc64", "s390", "mips", "loongarc
 
 TASKS_MAX: Final = 32_768
 THREADS_MAX: Final = 131_072
+LIMITS_MAX: Final = 64
+"""Linux has 16 (RLIM_NLIMITS)."""
+GROUPS_MAX: Final = 65_536
+"""linux/limits.h, NGROUPS_MAX."""
 _STATES: Final[dict[int, TaskState]] = {1: "alive", 2: "dead", 3: "stopped", 6: "zombie"}
 _MACHINES: Final[dict[int, Machine]] = {
     1: "x86_64",
@@ -128,13 +132,15 @@ def read_tree(images: ImageDirectory) -> list[PstreeEntry]:
             raise damaged(name, f"has a second root, task {entry.pid}")
         if len(entry.threads) == 0 or entry.threads[0] != entry.pid:
             raise damaged(name, f"does not begin the threads of task {entry.pid} with itself")
+        thread_count += len(entry.threads)
+        if len(tasks) >= TASKS_MAX or thread_count > THREADS_MAX:
+            raise damaged(name, "has too many tasks or threads")
         tasks.add(entry.pid)
         threads.update(entry.threads)
-        thread_count += len(entry.threads)
     if not tasks:
         raise damaged(name, "has no task")
-    if len(tasks) > TASKS_MAX or thread_count > THREADS_MAX or len(threads) != thread_count:
-        raise damaged(name, "has too many tasks or threads, or one thread twice")
+    if len(threads) != thread_count:
+        raise damaged(name, "has one thread twice")
     return entries
 
 
@@ -145,8 +151,8 @@ def _task(images: ImageDirectory, entry: PstreeEntry) -> Task:
         raise damaged(name, f"has the unknown task state {core.tc.task_state} or machine {core.mtype}")
     state = _STATES[core.tc.task_state]
     alive = state in ("alive", "stopped")
-    if alive and not core.tc.HasField("rlimits"):
-        raise damaged(name, "has no resource limits; CRIU before 2.0 is not read")
+    if alive and not 0 < len(core.tc.rlimits.rlimits) <= LIMITS_MAX:
+        raise damaged(name, "has no resource limits, as CRIU before 2.0, or too many")
     if core.tc.HasField("old_seccomp_mode") or core.tc.HasField("old_seccomp_filter"):
         # CRIU lets this override the thread's own mode (criu/cr-restore.c), so it could hide a missing filter
         raise damaged(name, "has the seccomp mode of CRIU before 3.9, which would replace the thread's")
@@ -205,6 +211,8 @@ def _credentials(creds: CredsEntry, name: str) -> Credentials:
     absent = [field for field in _IDS_OF_USER if not creds.HasField(field)]
     if absent:
         raise damaged(name, f"has no {absent[0]} in its credentials")
+    if len(creds.groups) > GROUPS_MAX:
+        raise damaged(name, f"has {len(creds.groups)} groups")
     return Credentials(
         uid=creds.uid,
         euid=creds.euid,

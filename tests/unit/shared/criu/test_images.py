@@ -75,11 +75,48 @@ def test_image_that_ends_early_is_refused(rest: bytes, refused: Refused) -> None
         list(split(PSTREE + rest, Kind.PSTREE, "pstree.img"))
 
 
-def test_too_many_messages_are_refused(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
-    monkeypatch.setattr(images, "ENTRIES_MAX", 3)
-    assert len(list(split(PSTREE + entry(b"") * 3, Kind.PSTREE, "x"))) == 3
-    with refused("ImageDamaged", "too many"):
-        list(split(PSTREE + entry(b"") * 4, Kind.PSTREE, "x"))
+def test_too_many_messages_in_all_are_refused(
+    dumped: Dumped, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setattr(images, "DUMP_ENTRIES_MAX", 5)
+    files = dumped({"pstree.img": PSTREE + entry(b"") * 3, "files.img": Kind.FILES.header + entry(b"") * 3})
+    directory = ImageDirectory(files, "")
+    assert len(directory.entries(Kind.PSTREE, PstreeEntry)) == 3
+    with refused("DumpTooLarge", "files.img"):
+        directory.entries(Kind.FILES, PstreeEntry)
+
+
+def test_too_many_bytes_in_all_are_refused(dumped: Dumped, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(images, "DUMP_BYTES_MAX", 100)
+    files = dumped({f"core-{number}.img": Kind.CORE.header + entry(bytes(2 * [8, 1])) for number in range(1, 9)})
+    directory = ImageDirectory(files, "")
+    with refused("DumpTooLarge", "core-7.img"):
+        for number in range(1, 9):
+            directory.one(Kind.CORE, CoreEntry, number)
+
+
+def test_streamed_messages(dumped: Dumped) -> None:
+    files = dumped({"pagemap-1.img": Kind.PAGEMAP.header + entry(b"a") + entry(b"") + entry(b"bc")})
+    assert list(ImageDirectory(files, "").stream(Kind.PAGEMAP, 1)) == [b"a", b"", b"bc"]
+
+
+@pytest.mark.parametrize("rest", [b"\1", b"\1\0\0", entry(b"", 1), entry(b"abc", 4), entry(bytes(5000))])
+def test_streamed_image_that_ends_early_is_refused(rest: bytes, dumped: Dumped, refused: Refused) -> None:
+    files = dumped({"pagemap-1.img": Kind.PAGEMAP.header + rest})
+    with refused("ImageDamaged", "pagemap-1.img", "ends in the middle"):
+        list(ImageDirectory(files, "").stream(Kind.PAGEMAP, 1))
+
+
+def test_streamed_image_of_another_kind_is_refused(dumped: Dumped, refused: Refused) -> None:
+    with refused("WrongMagic", "pagemap-1.img"):
+        list(ImageDirectory(dumped({"pagemap-1.img": PSTREE}), "").stream(Kind.PAGEMAP, 1))
+
+
+def test_too_large_pagemap_is_not_read(dumped: Dumped, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(images, "PAGEMAP_BYTES_MAX", 10)
+    files = dumped({"pagemap-1.img": Kind.PAGEMAP.header + entry(b"abc")})
+    with refused("FileTooLarge", "pagemap-1.img"):
+        list(ImageDirectory(files, "").stream(Kind.PAGEMAP, 1))
 
 
 def test_too_large_message_is_refused(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
@@ -103,7 +140,7 @@ def test_message_that_does_not_decode_is_named(dumped: Dumped, refused: Refused)
 @pytest.mark.parametrize("count", [0, 2])
 def test_image_of_one_message_has_exactly_one(count: int, dumped: Dumped, refused: Refused) -> None:
     files = {"core-1.img": Kind.CORE.header + entry(b"") * count}
-    with refused("ImageDamaged", "core-1.img", f"{count} messages instead of one"):
+    with refused("ImageDamaged", "core-1.img", "instead of one"):
         ImageDirectory(dumped(files), "").one(Kind.CORE, CoreEntry, 1)
 
 

@@ -228,6 +228,11 @@ def test_odd_filters_are_refused(
         check_structure(dumped(with_filters(*filters, used=used)))
 
 
+def test_too_many_filters_are_refused(dumped: Dumped, refused: Refused) -> None:
+    with refused("ImageDamaged", "seccomp.img", "65537 filters"):
+        check_structure(dumped(with_filters(*[rule()] * 65_537)))
+
+
 def test_second_list_of_filters_is_refused(dumped: Dumped, refused: Refused) -> None:
     dump = with_filters(rule())
     dump.images["seccomp.img"] *= 2

@@ -8,7 +8,7 @@ import pytest
 from shared.archive import CheckpointFiles
 from shared.criu import tasks as tasks_module
 from shared.criu.capabilities import capability_names
-from shared.criu.criu_pb2 import PstreeEntry, TaskCoreEntry
+from shared.criu.criu_pb2 import PstreeEntry, RlimitEntry, TaskCoreEntry
 from shared.criu.images import ImageDirectory
 from shared.criu.tasks import Limit, Task, read_tasks
 from tests.support.checkpoints import SyntheticDump, core_of_task
@@ -109,6 +109,14 @@ def wide_capabilities(dump: SyntheticDump) -> None:
     dump.core(1).thread_core.creds.cap_eff.append(1)
 
 
+def many_limits(dump: SyntheticDump) -> None:
+    dump.core(1).tc.rlimits.rlimits.extend([RlimitEntry(cur=1, max=1)] * 50)
+
+
+def many_groups(dump: SyntheticDump) -> None:
+    dump.core(1).thread_core.creds.groups.extend(range(65_536))
+
+
 CASES: dict[str, tuple[Callable[[SyntheticDump], None], str, str, str]] = {
     "no task": (lambda dump: tree(dump).clear(), "ImageDamaged", "pstree.img", "has no task"),
     "pid 0": (pstree(pid=0, ppid=1, threads=[0]), "ImageDamaged", "pstree.img", "task 0"),
@@ -125,6 +133,8 @@ CASES: dict[str, tuple[Callable[[SyntheticDump], None], str, str, str]] = {
     "unknown machine": (lambda dump: setattr(dump.core(1), "mtype", 99), "ImageDamaged", "core-1.img", "machine 99"),
     "zero byte in the name": (changed(comm=b"a\0b"), "ImageDamaged", "core-1.img", "zero byte"),
     "no limits": (lambda dump: dump.core(1).tc.ClearField("rlimits"), "ImageDamaged", "core-1.img", "limits"),
+    "too many limits": (many_limits, "ImageDamaged", "core-1.img", "limits"),
+    "too many groups": (many_groups, "ImageDamaged", "core-1.img", "65537 groups"),
     "old seccomp mode": (legacy_seccomp, "ImageDamaged", "core-1.img", "seccomp"),
     "old seccomp filter": (changed(old_seccomp_filter=0), "ImageDamaged", "core-1.img", "seccomp"),
     "no credentials": (
