@@ -13,7 +13,7 @@ from typing import Final, Literal
 from google.protobuf.message import DecodeError
 
 from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, VmaEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, split
+from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, damaged, split
 
 AreaKind = Literal["anonymous", "heap", "stack", "file", "shared file", "shared", "memfd", "kernel", "other"]
 KINDS: Final[tuple[AreaKind, ...]] = (
@@ -30,7 +30,8 @@ KINDS: Final[tuple[AreaKind, ...]] = (
 
 AREAS_MAX: Final = 1 << 20
 """Linux' own limit is 65,530 by default (vm.max_map_count); databases raise it to 262,144 and more."""
-_PAGEMAP_BYTES_MAX: Final = 512 << 20
+_AREA_KEY: Final = bytes([14 << 3 | 2])
+"""How every area begins in the message: field 14, with a length. It may stand elsewhere too; the limit has room."""
 _PAGE_BYTES: Final = (4096, 16_384, 65_536)
 """The image does not say which of them an aarch64 or ppc64 kernel had; the size of the pages image does."""
 _PE_PRESENT: Final = 4
@@ -91,9 +92,8 @@ def read_address_space(images: ImageDirectory, pid: int) -> AddressSpace:
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged.
     """
     name = images.path(Kind.MM.file(pid))
+    _check_count(images, name, pid)
     mm = images.one(Kind.MM, MmEntry, pid)
-    if len(mm.vmas) > AREAS_MAX:
-        raise damaged(name, f"has {len(mm.vmas)} areas")
     end = 0
     for vma in mm.vmas:
         if vma.start < end or vma.end <= vma.start:
@@ -164,7 +164,7 @@ def _runs(images: ImageDirectory, kind: Kind, number: int, unit: int) -> Iterato
 
 def _entries(images: ImageDirectory, kind: Kind, number: int) -> Iterator[PagemapEntry]:
     name = images.path(kind.file(number))
-    pieces = split(images.files.read(name, _PAGEMAP_BYTES_MAX), kind, name)
+    pieces = images.stream(kind, number)
     try:
         next(pieces, None)
         for piece in pieces:
@@ -177,7 +177,7 @@ def _pages_image(images: ImageDirectory, kind: Kind, number: int) -> tuple[str, 
     """Name of the pages image and the bytes of a page."""
     name = images.path(kind.file(number))
     try:
-        first = next(split(images.files.read(name, _PAGEMAP_BYTES_MAX), kind, name), b"")
+        first = next(images.stream(kind, number), b"")
         pages = f"pages-{PagemapHead.FromString(first).pages_id}.img"
     except DecodeError as error:
         raise damaged(name, "has a message that does not decode") from error
@@ -187,6 +187,13 @@ def _pages_image(images: ImageDirectory, kind: Kind, number: int) -> tuple[str, 
     if unit not in _PAGE_BYTES or unit * count != (size if count else 0):
         raise damaged(images.path(pages), f"has {size} bytes, which is not {count} pages; the dump is incomplete")
     return pages, unit
+
+
+def _check_count(images: ImageDirectory, name: str, pid: int) -> None:
+    """Counts the areas before they are decoded: an empty one has two bytes in the image and a hundred in memory."""
+    for message in split(images.files.read(name, IMAGE_BYTES_MAX), Kind.MM, name):
+        if message.count(_AREA_KEY) > AREAS_MAX:
+            raise damaged(name, "has too many areas")
 
 
 def _dumped(vmas: Sequence[VmaEntry], runs: Iterator[tuple[int, int, int]]) -> list[int]:
