@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from threading import Event
 
 import grpc
@@ -37,13 +38,35 @@ def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled:
     if isinstance(error, grpc.RpcError):
         if code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable("ImagePullFailed", f"{reference} was not pulled within {timeout_s:g} s") from error
-        raise Unavailable("ImagePullFailed", f"{reference} cannot be pulled: {_reason(details_of(error))}") from error
+        reason = reason_of(details_of(error), reference)
+        raise Unavailable("ImagePullFailed", f"{reference} cannot be pulled: {reason}") from error
 
 
-def _reason(details: str) -> str:
-    """The innermost part of containerd's chain of wrapped errors: the rest repeats the reference four times."""
-    for mark in ("failed to do request: ", "failed to resolve reference ", "failed to authorize: "):
-        if mark in details:
-            tail = details.rpartition(mark)[2]
-            return tail.partition('": ')[2] if mark.startswith("failed to resolve") and '": ' in tail else tail
-    return details.rpartition("desc = ")[2]
+_WRAPPED = re.compile(
+    r"""
+      rpc\ error:\ code\ =\ \w+\ desc\ =\s
+    | failed\ to\ pull\ and\ unpack\ image\ "[^"]*":\s
+    | failed\ to\ resolve\ (?:reference\ "[^"]*"|image):\s
+    | failed\ to\ do\ request:\s
+    | (?:Get|Head|Post)\ "[^"]*":\s
+    """,
+    re.VERBOSE,
+)
+_REPLACED = (
+    (re.compile(r"unexpected status from \w+ request to \S+: "), "the registry answered "),
+    (re.compile(r"failed to extract layer .*?: mount callback failed on \S+: "), "a layer cannot be unpacked: "),
+    (re.compile(r"read udp \S+: read: "), ""),
+)
+
+
+def reason_of(details: str, reference: str) -> str:
+    """What went wrong, without containerd's chain of wrapped errors, which repeats the reference up to four times.
+
+    Source: containerd core/remotes/docker, internal/cri/server/images/image_pull.go, 1.7 and 2.1.
+    """
+    reason = _WRAPPED.sub("", details).removesuffix(": unknown")
+    for pattern, words in _REPLACED:
+        reason = pattern.sub(words, reason)
+    if reason == f"{reference}: not found":
+        return "the registry has no such image"
+    return reason.replace(f"{reference}: ", "").replace(reference, "it")

@@ -124,7 +124,13 @@ class Views:
             self.containerd.create_lease(image.lease, {"nri-restore/digest": image.digest})
             self.containerd.hold(image.lease, image.target, "content")
             key = self._key(image.digest)
-            mounts = self.containerd.view(key, image.chain_id, lease=image.lease)
+            try:
+                mounts = self.containerd.view(key, image.chain_id, lease=image.lease)
+            except NotFound as error:
+                raise Unavailable(
+                    "ImageNotUnpacked",
+                    "the node has the checkpoint image but never unpacked it; pull it again on the node",
+                ) from error
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
             _mount_view(mounts, target, topmost=image.layered)
         return self.root(image)

@@ -187,8 +187,10 @@ def check(
         report.warnings.extend(check_mounts(opened.checkpoint.spec.mounts, request.mounts))
         if request.checkpoint is not None:
             check_base(node, request, opened)
-        if not image.layered and not request.native:
-            rootfs.check_rootfs(node.containerd, image, opened.checkpoint)
+        if not image.layered:
+            rootfs.check_diff(opened.checkpoint)
+            if not request.native:
+                rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
     return opened
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 
 from nri_plugin.restore.mount_paths import is_read_only
 from shared import contract
-from shared.errors import Refused
+from shared.errors import Refused, RestoreError
+from shared.oci import parse_reference
 
 OnFailure = Literal["fail", "start"]
 OnRestart = Literal["restore", "start"]
@@ -20,6 +21,16 @@ Tcp = Literal["close", "established", "refuse"]
 
 CRIU_OPTIONS = frozenset({"file-locks"})
 """Options of criu(8) that a pod may switch on: they widen what can be restored, not what it may do."""
+
+KEYS = (
+    contract.POD_CHECKPOINT,
+    contract.POD_ON_FAILURE,
+    contract.POD_ON_RESTART,
+    contract.POD_LAZY,
+    contract.POD_TCP,
+    contract.POD_CRIU,
+)
+PREFIX = "nri-restore/"
 
 # Annotations containerd itself sets (internal/cri/annotations/annotations.go).
 IMAGE_NAME = "io.kubernetes.cri.image-name"
@@ -122,6 +133,25 @@ def _choice(pod: PodMessage, container: str, key: str, allowed: tuple[str, ...])
     return value
 
 
+def _check_keys(pod: PodMessage) -> None:
+    """A key that nobody knows is a misspelt one, and what it should have kept from happening would happen."""
+    for key in pod.annotations:
+        known = any(key == each or key.startswith(f"{each}.") for each in KEYS)
+        if key.startswith(PREFIX) and not known:
+            raise Refused("AnnotationInvalid", f"there is no annotation {key}; there are {', '.join(KEYS)}")
+
+
+def _check_reference(value: str) -> None:
+    try:
+        parse_reference(value)
+    except RestoreError:
+        raise Refused(
+            "AnnotationInvalid",
+            f"the pod's annotation {contract.POD_CHECKPOINT} is {value[:120]!r}, which is no image reference; "
+            "write it as registry/repository:tag or registry/repository@sha256:…",
+        ) from None
+
+
 def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str) -> bool:
     """Whether the container is ours to decide on; must stay cheap, it runs for every container of the node."""
     if pod.runtime_handler == handler:
@@ -140,6 +170,9 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
             f"the pod asks for a checkpoint ({contract.POD_CHECKPOINT}) but does not run under the runtime handler "
             f"{handler}; set runtimeClassName to the RuntimeClass with that handler",
         )
+    _check_keys(pod)
+    if checkpoint is not None:
+        _check_reference(checkpoint)
     lazy = _choice(pod, name, contract.POD_LAZY, ("false", "true"))
     if lazy == "true":
         raise Refused("LazyUnsupported", f"lazy pages are not offered by this version; leave {contract.POD_LAZY} out")

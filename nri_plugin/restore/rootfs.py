@@ -74,10 +74,9 @@ def _base_unknown(base: BaseImage) -> Refused:
     )
 
 
-def check_rootfs(containerd: Containerd, image: StoredImage, checkpoint: Checkpoint) -> None:
-    """What of ``ensure_snapshot`` can be refused without a pull.
+def check_diff(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointInvalid("MetadataMissing") for an archive whose changes to the root file system were lost.
 
-    Raises CheckpointInvalid("MetadataMissing"), Refused("BaseImageUnknown").
     containerd's archives always have a rootfs diff, if only an empty one; those of CRI-O and Podman need not.
     """
     if checkpoint.engine == "containerd" and checkpoint.rootfs_diff is None:
@@ -86,6 +85,10 @@ def check_rootfs(containerd: Containerd, image: StoredImage, checkpoint: Checkpo
             "the checkpoint image has no rootfs-diff.tar, so files the container changed would be lost; build the "
             "image from the whole archive",
         )
+
+
+def check_base(containerd: Containerd, image: StoredImage, checkpoint: Checkpoint) -> None:
+    """Raises Refused("BaseImageUnknown") where ``require_base`` would: what can be pulled is not looked for here."""
     if _reference_by_digest(checkpoint.base) or containerd.has_snapshot(snapshot_name(image)):
         return
     if find_base(containerd, checkpoint.base) is None:
