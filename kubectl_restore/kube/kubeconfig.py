@@ -1,0 +1,210 @@
+"""Where the cluster is and who we are there: kubeconfig files, flags, or the pod we run in, read as kubectl reads them.
+
+Source of the rules: k8s.io/client-go tools/clientcmd (loader.go, client_config.go, overrides.go). Certificates, tokens,
+exec and OIDC plugins are the ``kubernetes`` package's work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kubectl_restore.kube.errors import KubeconfigInvalid
+
+if TYPE_CHECKING:
+    from kubernetes.client import Configuration
+
+    from kubectl_restore.kube.flags import ClusterFlags
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_EFFECTIVE: Final = "kubectl-restore (effective)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    configuration: Configuration
+    """Of the ``kubernetes`` package: address, certificates, token."""
+    namespace: str
+    impersonate: tuple[tuple[str, str], ...] = ()
+    """Request headers; a group a header."""
+    source: str = ""
+    """For errors: what was read."""
+
+
+def load(flags: ClusterFlags, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Raises KubeconfigInvalid."""
+    from kubernetes.config import ConfigException
+
+    try:
+        return _load(flags, environ)
+    except ConfigException as error:
+        raise KubeconfigInvalid(f"the kubeconfig cannot be used: {error}") from error
+
+
+def _load(flags: ClusterFlags, environ: Mapping[str, str]) -> Settings:
+    from kubernetes.client import Configuration
+    from kubernetes.config import load_incluster_config
+
+    paths = config_files(flags.kubeconfig, environ)
+    merged = _merged(paths)
+    if merged is None and not flags.server and "KUBERNETES_SERVICE_HOST" in environ:
+        configuration = Configuration()
+        load_incluster_config(configuration)
+        if flags.token:
+            _set_token(configuration, flags.token)
+        file = SERVICE_ACCOUNT / "namespace"
+        namespace = flags.namespace or (file.read_text().strip() if file.exists() else "default")
+        return Settings(configuration, namespace, _impersonation(flags, {}), "the pod's service account")
+    if merged is None and not flags.server:
+        looked = ", ".join(map(str, paths)) or "~/.kube/config"
+        raise KubeconfigInvalid(
+            f"there is no kubeconfig ({looked}); set KUBECONFIG, or pass --kubeconfig FILE or --server URL"
+        )
+    return _from_files(merged, flags, ", ".join(map(str, paths)))
+
+
+def config_files(chosen: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """The files kubectl would read, the most important first; a missing one counts only when ``chosen``."""
+    if chosen is not None:
+        if not chosen.is_file():
+            raise KubeconfigInvalid(f"there is no kubeconfig {chosen}; check --kubeconfig")
+        return [chosen]
+    listed = [Path(each) for each in environ.get("KUBECONFIG", "").split(os.pathsep) if each]
+    wanted = listed or [Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"]
+    return [each for each in wanted if each.is_file()]
+
+
+def _merged(paths: list[Path]) -> Any:
+    """A ConfigNode of all files, or None; the first file that sets a value wins."""
+    from kubernetes.config.kube_config import KubeConfigMerger
+    from yaml import YAMLError
+
+    if not paths:
+        return None
+    current = ""
+    for path in paths:
+        try:
+            one = KubeConfigMerger(str(path)).config.value
+        except (OSError, YAMLError, AttributeError, TypeError) as error:
+            raise KubeconfigInvalid(f"{path} cannot be read as a kubeconfig: {_first_line(error)}") from error
+        current = current or one.get("current-context") or ""
+    merged = KubeConfigMerger(os.pathsep.join(map(str, paths))).config
+    merged.value["current-context"] = current
+    return merged
+
+
+def _from_files(merged: Any, flags: ClusterFlags, source: str) -> Settings:
+    from kubernetes.client import Configuration
+    from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader
+
+    if merged is None:
+        merged = ConfigNode("flags", {"clusters": [], "contexts": [], "users": [], "current-context": ""})
+    name = flags.context or merged.value.get("current-context") or ""
+    contexts = {each["name"]: each["context"] or {} for each in merged.value["contexts"]}
+    if name and name not in contexts:
+        known = ", ".join(sorted(contexts)) or "none"
+        raise KubeconfigInvalid(f'context "{name}" does not exist in {source or "the kubeconfig"}; there are: {known}')
+    if not name and not flags.server and not flags.cluster:
+        raise KubeconfigInvalid(
+            f"{source} has no current context; choose one with --context or kubectl config use-context"
+        )
+    context = contexts[name] if name else {}
+    cluster, cluster_path = _entry(merged, "clusters", "cluster", flags.cluster or _get(context, "cluster"))
+    user, user_path = _entry(merged, "users", "user", flags.user or _get(context, "user"))
+    cluster = _overridden_cluster(cluster, flags)
+    if not cluster.get("server"):
+        raise KubeconfigInvalid(f'the cluster of context "{name}" has no server; pass --server URL')
+    user = _overridden_user(user, flags)
+    # The loader knows neither overrides nor one user at another's cluster: it is given a context made of both.
+    document = ConfigNode(
+        "kubeconfig",
+        {
+            "current-context": _EFFECTIVE,
+            "contexts": [{"name": _EFFECTIVE, "context": {"cluster": _EFFECTIVE, "user": _EFFECTIVE}}],
+            "clusters": [ConfigNode("cluster", {"name": _EFFECTIVE, "cluster": cluster}, cluster_path)],
+            "users": [ConfigNode("user", {"name": _EFFECTIVE, "user": user}, user_path)],
+        },
+    )
+    configuration = Configuration()
+    loader = KubeConfigLoader(document, active_context=_EFFECTIVE, config_base_path=None)
+    loader.load_and_set(configuration)
+    if "exec" in user and not configuration.api_key and not configuration.cert_file:
+        command = user["exec"].get("command", "")
+        raise KubeconfigInvalid(f"the kubeconfig's credential plugin {command} gave no credentials; run it by hand")
+    namespace = flags.namespace or _get(context, "namespace") or "default"
+    return Settings(configuration, namespace, _impersonation(flags, user), source)
+
+
+def _entry(merged: Any, section: str, key: str, name: str) -> tuple[dict[str, Any], str | None]:
+    """Content of the named entry and the file it came from."""
+    if not name:
+        return {}, None
+    for each in merged.value[section]:
+        if each["name"] == name:
+            content = each.value.get(key) or {}
+            return dict(content), each.path
+    known = ", ".join(sorted(each["name"] for each in merged.value[section])) or "none"
+    raise KubeconfigInvalid(f'the kubeconfig has no {key} "{name}"; there are: {known}')
+
+
+def _overridden_cluster(cluster: dict[str, Any], flags: ClusterFlags) -> dict[str, Any]:
+    if flags.server:
+        address = flags.server if "://" in flags.server else f"https://{flags.server}"
+        cluster["server"] = address
+    if flags.certificate_authority:
+        cluster.pop("certificate-authority-data", None)
+        cluster["certificate-authority"] = str(flags.certificate_authority.absolute())
+    if flags.insecure_skip_tls_verify:
+        # Go refuses a CA together with this, and clientcmd therefore drops the kubeconfig's.
+        cluster.pop("certificate-authority-data", None)
+        cluster.pop("certificate-authority", None)
+        cluster["insecure-skip-tls-verify"] = True
+    if flags.tls_server_name:
+        cluster["tls-server-name"] = flags.tls_server_name
+    return cluster
+
+
+def _overridden_user(user: dict[str, Any], flags: ClusterFlags) -> dict[str, Any]:
+    if flags.token:
+        for key in ("tokenFile", "exec", "auth-provider", "username", "password"):
+            user.pop(key, None)
+        user["token"] = flags.token
+    if flags.client_certificate:
+        user.pop("client-certificate-data", None)
+        user["client-certificate"] = str(flags.client_certificate.absolute())
+    if flags.client_key:
+        user.pop("client-key-data", None)
+        user["client-key"] = str(flags.client_key.absolute())
+    return user
+
+
+def _impersonation(flags: ClusterFlags, user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    name, uid = flags.as_user or user.get("as", ""), flags.as_uid or user.get("as-uid", "")
+    groups = flags.as_groups or user.get("as-groups") or []
+    if not name:
+        if groups or uid:
+            raise KubeconfigInvalid("requesting uid, groups or user-extra without impersonating a user: add --as")
+        return ()
+    headers = [("Impersonate-User", name)] + [("Impersonate-Group", each) for each in groups]
+    if uid:
+        headers.append(("Impersonate-Uid", uid))
+    for key, values in (user.get("as-user-extra") or {}).items():
+        headers += [(f"Impersonate-Extra-{key}", value) for value in values]
+    return tuple(headers)
+
+
+def _set_token(configuration: Configuration, token: str) -> None:
+    for key in ("BearerToken", "authorization"):
+        configuration.api_key[key] = f"Bearer {token}"
+    configuration.refresh_api_key_hook = None
+
+
+def _get(context: Any, key: str) -> str:
+    return str(context.get(key) or "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
