@@ -135,8 +135,8 @@ class Views:
             _mount_view(mounts, target, topmost=image.layered)
         return self.root(image)
 
-    def link_images(self, image: StoredImage, names: Sequence[str], inventory: bytes) -> Path:
-        """The directory CRIU restores from: a link to each of its images in the view, and an inventory of our own.
+    def link_images(self, image: StoredImage, names: Sequence[str], replaced: Mapping[str, bytes]) -> Path:
+        """The directory CRIU restores from: a link to each of its images in the view, but those ``replaced``.
 
         Linked, not bound over the original: a mount on the view would appear in every other mount of that snapshot.
         """
@@ -146,9 +146,10 @@ class Views:
         below = f"../{(self.root(image) / 'checkpoint').relative_to(self.path(image.digest))}"
         for name in names:
             link = directory / name
-            if not link.is_symlink() and name != "inventory.img":
+            if name in replaced:
+                link.write_bytes(replaced[name])
+            elif not link.is_symlink():
                 link.symlink_to(f"{below}/{name}")
-        (directory / "inventory.img").write_bytes(inventory)
         return directory
 
     def images(self, digest: str) -> Path:

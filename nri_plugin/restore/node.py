@@ -12,9 +12,11 @@ from pathlib import Path
 
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
+from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu.dump import Dump, check_structure, read_dump
+from shared.criu.images import ImageDirectory
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import DeviceNode, read_device_nodes
 from shared.errors import CheckpointInvalid, Refused, Unavailable
@@ -78,11 +80,12 @@ class Node:
                     check_structure(files)
                     dump = read_dump(files)
                     device_nodes = read_device_nodes(files, dump.mounts)
-                    inventory = files.read("checkpoint/inventory.img", 1 << 20)
-                if not dump.sockets_established:
-                    # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
-                    inventory = skip_network_lock(inventory)
-                self.views.link_images(image, dump.images, inventory)
+                    replaced = dict(without_host_name(ImageDirectory(files, "checkpoint"), dump))
+                    if not dump.sockets_established:
+                        # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
+                        inventory = files.read("checkpoint/inventory.img", 1 << 20)
+                        replaced["inventory.img"] = skip_network_lock(inventory)
+                self.views.link_images(image, dump.images, replaced)
             except CheckpointInvalid as error:
                 self.views.release(image.digest)
                 # The view's place on this node means nothing to whoever reads the sentence.
