@@ -40,6 +40,8 @@ RESTART_COUNT = "io.kubernetes.container.restartCount"
 # Set by containerd 2.1-2.3 when its own restore takes the container (container_checkpoint_linux.go).
 NATIVE_RESTORED = "restored"
 NATIVE_IMAGE = "checkpointImage"
+NAME_LABEL = "io.kubernetes.container.name"
+"""Set by the kubelet (pkg/kubelet/types/labels.go)."""
 
 
 class PodMessage(Protocol):
@@ -63,6 +65,9 @@ class ContainerMessage(Protocol):
 
     @property
     def annotations(self) -> Mapping[str, str]: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,11 @@ class RestoreRequest:
         return cls(**values)
 
 
+def name_of(container: ContainerMessage) -> str:
+    """The container's name in the pod; containerd 2.1 calls every container that it restores itself ``containerd``."""
+    return container.labels.get(NAME_LABEL) or container.name
+
+
 def annotation(pod: PodMessage, container: str, key: str) -> str | None:
     """The pod's value of ``key`` for one container: ``<key>.<container>`` wins over ``<key>``."""
     annotations = pod.annotations
@@ -157,12 +167,12 @@ def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str) -> b
     if pod.runtime_handler == handler:
         return True
     annotations = pod.annotations
-    return contract.POD_CHECKPOINT in annotations or f"{contract.POD_CHECKPOINT}.{container.name}" in annotations
+    return contract.POD_CHECKPOINT in annotations or f"{contract.POD_CHECKPOINT}.{name_of(container)}" in annotations
 
 
 def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
     """The request of a container that ``concerns_us``; raises Refused for annotations that cannot be followed."""
-    name = container.name
+    name = name_of(container)
     checkpoint = annotation(pod, name, contract.POD_CHECKPOINT)
     if pod.runtime_handler != handler:
         raise Refused(
