@@ -14,6 +14,7 @@
 | mount, fresh | options of the overlay over the bundle's rootfs, restored and original; relative to `l/` and `f/` |
 | namespaces | ``<type> <path>`` a line, of the pod's namespaces                                            |
 | log, logpath | the checkpoint's log lines, and the container log they go to                              |
+| shares-mounts | there when mounts made in the container are to appear on the node (Bidirectional)          |
 | remove     | there when ``.nri-restore`` must be gone from the rootfs before the process resumes          |
 | start-on-failure | there when a failed restore becomes an ordinary start                                  |
 | stopped    | pids (in the container) that were stopped when dumped                                        |

@@ -263,7 +263,9 @@ def write_plan(
     work.mkdir(mode=0o700, exist_ok=True)
     plan.write("criu.conf", options.criu_config(request, opened.dump))
     plan.write("argv", "".join(f"{word}\n" for word in options.arguments(node.views.images(opened.image.digest), work)))
-    plan.write("namespaces", "".join(f"{ns.type} {ns.path}\n" for ns in live.namespaces if ns.path))
+    plan.write("namespaces", "".join(f"{ns.type} {lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
+    if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
+        plan.write("shares-mounts", "")
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
     kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
     plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
@@ -282,6 +284,15 @@ def write_plan(
             )
         plan.write("log", lines)
         plan.write("logpath", f"{log_path}\n")
+
+
+def lasting(namespace: str) -> str:
+    """The same namespace by a path that outlives the pod, where it is the node's own."""
+    own = Path("/proc/1/ns") / Path(namespace).name
+    try:
+        return str(own) if own.samefile(namespace) else namespace
+    except OSError:
+        return namespace
 
 
 def cri_log_path(record: api.Container) -> Path | None:

@@ -61,9 +61,12 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 run_restore() { # the runtime's own restore, ended with us or when it takes too long
 	set --
 	while IFS= read -r word; do set -- "$@" "$word"; done <"$plan/argv"
+	# What runc and CRIU mount outside the container is gone with them, also when they are killed.
+	apart='unshare --mount --propagation slave'
+	[ -f "$plan/shares-mounts" ] && apart=''
 	# shellcheck disable=SC2086
 	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL \
-		"$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
+		$apart "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
 		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
 		--detach --no-subreaper "$id"
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -63,6 +65,16 @@ class Registry:
         """Ends the server and keeps its storage: connections are refused until ``serve``."""
         if self._server:
             self._server.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, connections are taken and nothing is answered: pulls hang."""
+        assert self._server
+        self._server.pause()
+        try:
+            yield
+        finally:
+            self._server.resume()
 
     def stop(self) -> None:
         self.machine.stop()

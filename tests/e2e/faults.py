@@ -1,0 +1,143 @@
+"""What the fault tests share: checkpoint images nobody has seen, calls in the background, a CRIU with hooks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pytest
+
+from shared.contract import TRIGGER_CONTAINERD
+from tests.e2e.node.cri import CriError
+from tests.e2e.node.image import image_of
+from tests.e2e.node.inventory import Inventory, settled
+from tests.e2e.node.kubelet import RUNNING, Container, Kubelet, Pod
+from tests.e2e.node.node import Node
+from tests.e2e.node.processes import children
+from tests.e2e.node.program import Program
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.specs import ContainerSpec, PodSpec
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import Taken, have
+
+T = TypeVar("T")
+
+_numbers = itertools.count(1)
+_background = ThreadPoolExecutor(8)
+
+# Made once, kept on purpose.
+STATE: Final = {"/var/lib/nri-restore", "/var/lib/nri-restore/images"}
+
+
+def fresh_image(registry: Registry, taken: Taken) -> str:
+    """Reference of a checkpoint image with a digest of its own, so that no node has prepared anything of it."""
+    number = next(_numbers)
+    config = {"Cmd": [*taken.spec.command, *taken.spec.args], "Labels": {"number": f"{os.getpid()}-{number}"}}
+    image = image_of([taken.archive.read_bytes()], config, annotations={TRIGGER_CONTAINERD: "counter"})
+    return registry.push(image, f"fault/{taken.name}-{number}:1")
+
+
+def restoring_pod(kubelet: Kubelet, taken: Taken, image: str, name: str, **changes: object) -> Pod:
+    """A pod whose container ``taken.spec`` restores by annotation: our own way on every runtime."""
+    have(kubelet.node, taken.base)
+    return kubelet.run_pod(taken.annotated(name, image, **changes))
+
+
+def refused(call: Callable[[], object]) -> str:
+    """What the CRI says when ``call`` fails, as it must."""
+    with pytest.raises(CriError) as caught:
+        call()
+    return caught.value.details
+
+
+def later(call: Callable[[], T]) -> Future[T]:
+    """``call`` on a thread of its own."""
+    return _background.submit(call)
+
+
+def counts_on(container: Container) -> None:
+    """Waits until the restored counter prints new numbers; they follow on those in the checkpoint."""
+
+    def numbers() -> list[int]:
+        return [int(text) for text in container.logs() if text.isdigit()]
+
+    assert container.state == RUNNING
+    seen = numbers()
+    wait_for(lambda: len(numbers()) > len(seen), f"{container.spec.name} to count on after {seen[-3:]}")
+    now = numbers()
+    assert now == list(range(1, now[-1] + 1))
+
+
+def restores_at_last(pod: Pod, taken: Taken) -> Container:
+    """Attempt after attempt, as the kubelet does, until one restores."""
+
+    def restored() -> bool:
+        try:
+            pod.run(taken.spec, attempt=len(pod.containers))
+        except CriError:
+            return False
+        return True
+
+    wait_for(restored, f"{pod.spec.name} to be restored", every_s=0.3)
+    return pod.containers[-1]
+
+
+def runs_ordinary(kubelet: Kubelet, image: str, name: str) -> None:
+    """An ordinary pod under the default handler, through its whole life."""
+    pod = kubelet.run_pod(PodSpec(name))
+    container = pod.run(ContainerSpec(image, command=("sh", "-c", "echo hello; exec sleep 1000")))
+    assert container.sh("echo inside") == "inside\n"
+    container.stop(grace_s=0)
+    container.remove()
+    pod.remove(grace_s=0)
+    kubelet.pods.remove(pod)
+
+
+def left_over(node: Node, before: Inventory, *, timeout_s: float = 20) -> dict[str, list[str]]:
+    """What is left beyond ``before`` once the kubelet collects images, but for what is kept on purpose."""
+    for image in node.inventory().beyond(before).get("images", []):
+        node.cri.remove_image(image)
+    left = settled(node, before, timeout_s=timeout_s, ignoring=("files",))
+    files = [file for file in node.inventory().beyond(before).get("files", []) if file not in STATE]
+    return {**left, **({"files": files} if files else {})}
+
+
+def worker_of(daemon: Program) -> int:
+    """Process id of the daemon's worker."""
+    wait_for(lambda: bool(children(daemon.pid)), "the daemon's worker")
+    return children(daemon.pid)[0]
+
+
+def kill_daemon(daemon: Program, *, worker_too: bool = False) -> None:
+    if worker_too:
+        os.kill(worker_of(daemon), signal.SIGKILL)
+    daemon.kill()
+
+
+@contextmanager
+def criu_hook(node: Node, script: str) -> Iterator[None]:
+    """Inside, CRIU runs ``script`` at each stage of a restore or dump; $CRTOOLS_SCRIPT_ACTION says which (criu(8))."""
+    hook, options = node.path("/opt/hook"), node.path("/etc/criu/default.conf")
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    options.parent.mkdir(exist_ok=True)
+    options.write_text("action-script /opt/hook\n")
+    try:
+        yield
+    finally:
+        options.unlink()
+        hook.unlink()
+
+
+def processes_naming(node: Node, word: str) -> list[str]:
+    return [line for line in node.processes().values() if word in line]
+
+
+def plan_of(node: Node, container: Container) -> Path:
+    return node.path(f"/run/nri-restore/{container.id}")

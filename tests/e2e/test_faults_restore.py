@@ -1,0 +1,176 @@
+"""A restore that is cut short or fails leaves nothing: no process, cgroup, mount or block on a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.faults import (
+    counts_on,
+    criu_hook,
+    fresh_image,
+    later,
+    left_over,
+    processes_naming,
+    refused,
+    restoring_pod,
+)
+from tests.e2e.node.inventory import Inventory
+from tests.e2e.node.kubelet import EXITED, RUNNING, Kubelet
+from tests.e2e.node.node import Node
+from tests.e2e.node.program import Program
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.specs import ContainerSpec, PodSpec
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import Taken, checkpointed
+
+HANGS = '[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0\ntouch /tmp/restoring\nsleep 100'
+FAILS = '[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]'
+
+
+def undone(node: Node, before: Inventory) -> dict[str, list[str]]:
+    """What is left of a restore beside what belongs to a container that is still to be removed; empty as soon as nothing is."""
+    its_own = {"containers", "tasks", "snapshots", "leases", "files", "content", "images"}
+    deadline = time.monotonic() + 10
+    while True:
+        left = node.inventory().beyond(before, ignoring=its_own)
+        left["mounts"] = [mount for mount in left.pop("mounts", []) if "/run/nri-restore/views/" not in mount]
+        if not any(left.values()) or time.monotonic() > deadline:
+            return {kind: entries for kind, entries in left.items() if entries}
+        time.sleep(0.1)
+
+
+def pids_named(node: Node, word: str) -> list[int]:
+    return [pid for pid, line in node.processes().items() if word in line]
+
+
+@pytest.mark.parametrize("cut", ["deadline", "shim killed", "restore-runc killed", "runc killed", "time limit"])
+def test_restore_cut_short(
+    cut: str, node: Node, kubelet: Kubelet, registry: Registry, own_checkpoint: Taken, daemon: Program
+) -> None:
+    before = node.inventory()
+    image = fresh_image(registry, own_checkpoint)
+    pod = restoring_pod(kubelet, own_checkpoint, image, "resumed")
+    if cut != "shim killed":  # The shim is the whole pod's.
+        pod.run(ContainerSpec(own_checkpoint.base, "neighbour", ("sleep", "1000")))
+    quiet = node.inventory()
+    container = pod.create(own_checkpoint.spec)
+    node.path("/etc/nri-restore/restore-runc.conf").write_text(f"restore_s={3 if cut == 'time limit' else 60}\n")
+    try:
+        with criu_hook(node, HANGS):
+            starting = later(lambda: container.start(deadline_s=2 if cut == "deadline" else 30))
+            wait_for(node.path("/tmp/restoring").exists, "CRIU to be in the middle of the restore")
+            # What a restore would leave is there: the stopped processes, in the container's cgroup.
+            assert pids_named(node, "root/count")
+            if cut == "shim killed":
+                os.kill(pids_named(node, f"-id {pod.id}")[0], signal.SIGKILL)
+            elif cut != "deadline" and cut != "time limit":
+                word = (
+                    "restore-runc" if cut == "restore-runc killed" else f"/run/nri-restore/{container.id}/work/runc.log"
+                )
+                os.kill(min(pids_named(node, word)), signal.SIGKILL)
+            said = refused(starting.result)
+        if cut == "time limit":
+            assert "RestoreTimeout: CRIU did not finish within 3 s" in said
+        node.path("/tmp/restoring").unlink()
+        # Not when the container is removed, which may be much later: at once.
+        if cut != "shim killed":
+            assert not undone(node, quiet)
+            assert container.state == EXITED
+            assert pod.containers[0].sh("hostname") == "resumed\n"
+            counts_on(pod.restart(container))
+        else:
+            kubelet.remove_all()
+            counts_on(restoring_pod(kubelet, own_checkpoint, image, "again").run(own_checkpoint.spec))
+    finally:
+        node.path("/etc/nri-restore/restore-runc.conf").unlink()
+    kubelet.remove_all()
+    left = left_over(node, before)
+    if cut == "shim killed":  # containerd forgets the socket of a dead shim.
+        left["files"] = [file for file in left.pop("files", []) if not file.startswith("/run/containerd/s/")]
+    assert not any(left.values()), left
+
+
+CONNECTED = (
+    "(sleep 1000 | nc -l -p 7000 >/dev/null) & sleep 0.3; (sleep 1000 | nc 127.0.0.1 7000 >/dev/null) & i=0; "
+    "while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+)
+"""A counter that holds a TCP connection with itself, so that CRIU locks the network it restores in."""
+
+
+@pytest.fixture(scope="session")
+def connected_checkpoint(own_checkpoint: Taken, node_21: Node, checkpoints: Path) -> Taken:
+    spec = ContainerSpec(own_checkpoint.base, "counter", ("sh", "-c", CONNECTED))
+    options = node_21.path("/etc/criu/runc.conf")
+    options.parent.mkdir(exist_ok=True)
+    options.write_text("tcp-established\n")
+    try:
+        return checkpointed(
+            Kubelet(node_21), checkpoints, PodSpec("connected"), spec, lambda each: len(each.logs()) > 9
+        )
+    finally:
+        options.unlink()
+
+
+RULES = "{ iptables-save; ip6tables-save; nft list ruleset; } 2>&1 | grep CRIU"
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["pod", "host"])
+def test_failed_restore_leaves_the_network_open(
+    host: bool,
+    node: Node,
+    kubelet: Kubelet,
+    registry: Registry,
+    connected_checkpoint: Taken,
+    daemon: Program,
+) -> None:
+    taken = connected_checkpoint
+    image = fresh_image(registry, taken)
+    pod = restoring_pod(kubelet, taken, image, "resumed", host_network=host)
+    container = pod.create(taken.spec)
+    spec = json.loads(container.info())["runtimeSpec"]
+    enter = "".join(
+        f"nsenter --net={each['path']} " for each in spec["linux"]["namespaces"] if each["type"] == "network"
+    )
+    rules = f"{enter}sh -c '{RULES}'"
+    assert node.run(["sh", "-c", rules], check=False).returncode == 1
+    fails = f'[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0\n{rules} > /tmp/locked\nexit 1'
+    with criu_hook(node, fails):
+        said = refused(container.start)
+    assert "CriuFailed: CRIU cannot restore the container" in said
+    assert "CRIU" in node.path("/tmp/locked").read_text(), "CRIU was to lock the network, or this proves nothing"
+    node.sh("rm /tmp/locked")
+    assert node.run(["sh", "-c", rules], check=False).stdout == ""
+    assert registry.request("GET", "/v2/")[0] == 200
+    assert node.sh("hostname").strip() == node.hostname
+    node.sh(f"ping -c 1 -W 2 {registry.machine.address if host else pod.ip}")
+    counts_on(pod.restart(container))
+    assert node.run(["sh", "-c", rules], check=False).stdout == ""
+
+
+def test_failed_restore_keeps_hostname_and_log_and_says_why(
+    node: Node, kubelet: Kubelet, registry: Registry, own_checkpoint: Taken, daemon: Program
+) -> None:
+    image = fresh_image(registry, own_checkpoint)
+    pod = restoring_pod(kubelet, own_checkpoint, image, "resumed")
+    neighbour = pod.run(ContainerSpec(own_checkpoint.base, "neighbour", ("sleep", "1000")))
+    with criu_hook(node, FAILS):
+        container = pod.create(own_checkpoint.spec)
+        said = refused(container.start)
+    kept = f"/var/log/nri-restore/default_resumed_{pod.spec.uid}/counter/0/restore.log"
+    assert "CriuFailed: CRIU cannot restore the container: " in said
+    assert f"(full log: {kept})" in said
+    assert "Error" in node.path(kept).read_text()
+    assert node.path(kept).parent.stat().st_mode & 0o777 == 0o700
+    assert neighbour.sh("hostname") == "resumed\n"
+    again = pod.restart(container)
+    counts_on(again)
+    assert again.sh("hostname") == "resumed\n"
+    assert neighbour.sh("hostname") == "resumed\n"
+    assert neighbour.state == RUNNING
+    assert not processes_naming(node, "flock")
