@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,12 +22,9 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Runs the daemon: registers with the container runtime and prepares restores until it is stopped."""
-    from nri_plugin.daemon import run_daemon
-
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s"
-    )
-    run_daemon(config)
+    # Replaces this process: what a command line needs would take a third of the daemon's memory.
+    words = [sys.executable, "-m", "nri_plugin.process", "session", str(config), "DEBUG" if verbose else "INFO"]
+    os.execv(sys.executable, words)
 
 
 @app.command("version")

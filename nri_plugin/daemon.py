@@ -52,7 +52,8 @@ class WorkerProcess:
                 self.process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "nri_plugin.worker",
+                    "nri_plugin.process",
+                    "worker",
                     str(self.config_path),
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],

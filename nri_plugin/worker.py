@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -212,8 +211,3 @@ def main(config_path: Path, descriptor: int) -> None:
             worker.handle(json.loads(line))
     # Not pool.shutdown: the interpreter would wait for pulls. Whoever waits for a lock we hold learns that it is lost.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s worker: %(message)s")
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 
@@ -19,10 +19,8 @@ def define(namespace: dict[str, Any], serialized_file: bytes) -> None:
 
     ``serialized_file`` is a FileDescriptorProto without imports (``protoc --descriptor_set_out``).
     """
-    pool = descriptor_pool.DescriptorPool()
-    file = descriptor_pb2.FileDescriptorProto.FromString(serialized_file)
-    pool.Add(file)
-    descriptor = pool.FindFileByName(file.name)
+    # Not by way of a FileDescriptorProto: that message's own descriptors would take 2 MB of memory.
+    descriptor = descriptor_pool.DescriptorPool().AddSerializedFile(serialized_file)
     namespace["DESCRIPTOR"] = descriptor
     for name, message in descriptor.message_types_by_name.items():
         namespace[name] = message_factory.GetMessageClass(message)

@@ -7,10 +7,13 @@ its options win over those of runc's own request (libcontainer/criu_linux.go han
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nri_plugin.restore.request import RestoreRequest
-from shared.criu.dump import Dump
 from shared.errors import Refused
+
+if TYPE_CHECKING:  # the session needs only the annotation, not the readers of CRIU's images
+    from shared.criu.dump import Dump
 
 CRIU_CONFIG_ANNOTATION = "org.criu.config"
 
