@@ -154,7 +154,7 @@ class Worker:
         cleanup.undo_if_interrupted(plan, wait_s=UNDO_WAIT_S)
         let_go(self.node, plan)
         cleanup.delete(plan)
-        self.cache.prune(self.node.views.in_use())
+        self.cache.prune(self.node.views.held, self.node.image_lock)
 
     def settle(self, container_id: str) -> None:
         """Ends the container's preparation and waits until it has noticed."""
@@ -179,7 +179,7 @@ class Worker:
                 undecided = True
         for digest in self.node.views.mounted():
             self.logged(self.node.release, digest)
-        self.cache.prune(self.node.views.in_use())
+        self.cache.prune(self.node.views.held, self.node.image_lock)
         if undecided:
             again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile"}])
             again.daemon = True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from nri_plugin.config import Cache
@@ -50,20 +52,34 @@ class ImageCache:
                     continue
         return None
 
-    def prune(self, in_use: frozenset[str]) -> None:
-        """Drops the leases of images that no plan names, beyond the newest few or when too old."""
-        idle = [entry for entry in self._entries() if f"sha256:{entry.name}" not in in_use]
+    def prune(self, in_use: Callable[[], frozenset[str]], lock: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Drops the leases of images that nothing uses, beyond the newest few or when too old.
+
+        ``in_use`` is asked again under each image's ``lock``: a preparation may have begun meanwhile.
+        """
+        used = in_use()
+        idle = [entry for entry in self._entries() if f"sha256:{entry.name}" not in used]
         idle.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         oldest = time.time() - self.limits.unused_age_s
         for position, entry in enumerate(idle):
             if position >= self.limits.unused or entry.stat().st_mtime < oldest:
-                self.containerd.delete_lease(LEASE_PREFIX + entry.name)
-                entry.unlink(missing_ok=True)
+                self._drop(entry.name, in_use, lock)
         kept = {LEASE_PREFIX + entry.name for entry in self._entries()}
         for lease in self.containerd.leases(LEASE_PREFIX):
-            digest = "sha256:" + lease.id.removeprefix(LEASE_PREFIX)
-            if lease.id not in kept and digest not in in_use:
-                self.containerd.delete_lease(lease.id)
+            if lease.id not in kept:
+                self._drop(lease.id.removeprefix(LEASE_PREFIX), in_use, lock)
+
+    def _drop(
+        self,
+        name: str,
+        in_use: Callable[[], frozenset[str]],
+        lock: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        digest = f"sha256:{name}"
+        with lock(digest):
+            if digest not in in_use():
+                self.containerd.delete_lease(LEASE_PREFIX + name)
+                self._entry(digest).unlink(missing_ok=True)
 
     def _entry(self, digest: str) -> Path:
         return self.directory / digest.removeprefix("sha256:")

@@ -167,6 +167,10 @@ class Views:
     def in_use(self) -> frozenset[str]:
         return frozenset(image for plan in plans_in(self.plans) if (image := plan.read("image")))
 
+    def held(self) -> frozenset[str]:
+        """Digests that a plan names or a view is mounted of: their leases are needed."""
+        return self.in_use() | set(self.mounted())
+
     def mounted(self) -> Sequence[str]:
         """Digests of every view there is."""
         try:
