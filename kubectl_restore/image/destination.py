@@ -17,6 +17,11 @@ class Written:
     diff_id: str
 
 
+def base_label(descriptor: oci.Descriptor) -> str:
+    """What the progress of copying a layer is called."""
+    return f"base layer {descriptor.digest.partition(':')[2][:12]}"
+
+
 class Destination(Protocol):
     """A context manager: leaving it by an error takes back everything that was written."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kubectl_restore.image.destination import Written
+from kubectl_restore.image.destination import Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.measure import Measured, Measurement
@@ -118,7 +118,7 @@ class LayoutDestination:
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         if not (self._path / blob_path(descriptor.digest)).exists():
-            measured = self._store(image.images.blob(descriptor), Compression.NONE, "layer of the base image")
+            measured = self._store(image.images.blob(descriptor), Compression.NONE, base_label(descriptor))
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:

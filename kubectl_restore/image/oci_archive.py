@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from kubectl_restore.image.destination import Written
+from kubectl_restore.image.destination import Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.layout import (
@@ -99,7 +99,7 @@ class ArchiveDestination:
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         if descriptor.digest not in self._written:
-            measured = self._store(image.images.blob(descriptor), Compression.NONE, "layer of the base image")
+            measured = self._store(image.images.blob(descriptor), Compression.NONE, base_label(descriptor))
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+
+_SHOWN_BYTES: Final = 1 << 20
+"""Smaller blobs are gone before a bar could be read."""
 
 
 class Progress(Protocol):
@@ -33,10 +37,18 @@ class _Rich:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
+        from rich.table import Column
 
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True)
-        console = Console(stderr=True)
-        self._bars: Bars = Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True)
+        self._bars: Bars = Bars(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            console=Console(stderr=True),
+            transient=True,
+            expand=True,
+        )
 
     def __enter__(self) -> _Rich:
         self._bars.start()
@@ -46,6 +58,9 @@ class _Rich:
         self._bars.stop()
 
     def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+        if size < _SHOWN_BYTES:
+            yield from pieces
+            return
         task = next((task.id for task in self._bars.tasks if task.description == label), None)
         if task is None:
             task = self._bars.add_task(label, total=size)

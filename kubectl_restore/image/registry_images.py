@@ -10,7 +10,7 @@ import urllib3
 from urllib3 import exceptions
 
 from kubectl_restore.image.access import Access
-from kubectl_restore.image.destination import Written
+from kubectl_restore.image.destination import Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.layout import check_blob
@@ -91,7 +91,7 @@ class RegistryDestination:
             self._mount(descriptor.digest) if self._mount_from and isinstance(image.images, RegistryImages) else ""
         )
         if session is not None:
-            measured = self._upload(image.images.blob(descriptor), Compression.NONE, "layer of the base image", session)
+            measured = self._upload(image.images.blob(descriptor), Compression.NONE, base_label(descriptor), session)
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:
