@@ -6,6 +6,7 @@ import typer
 
 from kubectl_restore.ending import ending
 from kubectl_restore.verbs.build import build
+from kubectl_restore.verbs.inspect import inspect
 
 app = typer.Typer(
     name="kubectl-restore",
@@ -23,6 +24,7 @@ def _root() -> None:
 
 
 app.command("build")(build)
+app.command("inspect")(inspect)
 
 
 def main() -> None:

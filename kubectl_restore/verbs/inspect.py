@@ -1,0 +1,117 @@
+"""``kubectl-restore inspect``: what a checkpoint holds, as a tree, a document or a page."""
+
+from __future__ import annotations
+
+import enum
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_restore.ending import Debug
+from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
+
+if TYPE_CHECKING:
+    from kubectl_restore.image.base import AccessTo
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Checkpoint archive or directory, checkpoint image (registry/repository:tag, oci:DIR, oci-archive:FILE), "
+        "node/NAME:PATH or pod/NAME.",
+    ),
+]
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="Talk plain HTTP to registries; localhost is tried both ways.")
+]
+TlsVerify = Annotated[bool, typer.Option("--tls-verify/--no-tls-verify", help="Check registries' certificates.")]
+CaFile = Annotated[
+    Path | None, typer.Option("--ca-file", metavar="FILE", help="CA certificates (PEM) to trust besides the system's.")
+]
+AuthFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--authfile", metavar="FILE", help="Registry logins. Default: where podman, skopeo and docker keep them."
+    ),
+]
+
+
+class Output(enum.StrEnum):
+    json = "json"
+    yaml = "yaml"
+
+
+@cluster_verb
+def inspect(
+    source: Source,
+    output: Annotated[
+        Output | None, typer.Option("-o", "--output", help="Print a document instead of the tree.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one HTML page that needs nothing else; - is the output."),
+    ] = None,
+    plain_http: PlainHttp = False,
+    tls_verify: TlsVerify = True,
+    ca_file: CaFile = None,
+    authfile: AuthFile = None,
+    debug: Debug = False,
+    *,
+    cluster: ClusterFlags,
+) -> None:
+    """Show what a checkpoint holds: processes, memory, files, sockets, mounts, rights, and what will be lost.
+
+    Only command lines are read from the memory; nothing is unpacked or run.
+    """
+    from kubectl_restore.image.progress import progress
+    from kubectl_restore.inspect.gather import gather
+    from kubectl_restore.reading import open_source
+
+    access = registries(plain_http, tls_verify, ca_file, authfile)
+    with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
+        found = gather(opened.files, source)
+    if html:
+        from kubectl_restore.inspect.page import page_of
+
+        write(html, page_of(found))
+        if output is None:
+            return
+    if output is None:
+        from kubectl_restore.inspect.tree import tree_of
+        from kubectl_restore.printing import print_tree
+
+        print_tree(tree_of(found))
+        return
+    from kubectl_restore.inspect.document import as_json, as_yaml, document_of
+    from kubectl_restore.inspect.facts import KIND
+
+    document = document_of(found, KIND)
+    print(as_json(document) if output is Output.json else as_yaml(document).rstrip())
+
+
+def registries(plain_http: bool, tls_verify: bool, ca_file: Path | None, authfile: Path | None) -> AccessTo:
+    """How to reach any registry."""
+    from kubectl_restore.image.access import Access
+
+    same = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
+    return lambda host: same
+
+
+def write(path: Path, text: str) -> None:
+    """Writes the whole file or none; only its owner may read it, as the checkpoint itself."""
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
