@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from kubectl_restore.ending import ending
+from kubectl_restore.kube.flags import EPILOG
 from kubectl_restore.verbs.build import build
+from kubectl_restore.verbs.checkpoint import checkpoint
 from kubectl_restore.verbs.inspect import inspect
 
 app = typer.Typer(
@@ -20,13 +22,14 @@ app = typer.Typer(
 
 @app.callback()
 def _root() -> None:
-    """Keeps ``build`` a subcommand while it is the only one."""
+    """Keeps the verbs subcommands, however many there are."""
 
 
-app.command("build")(build)
+app.command("checkpoint", epilog=EPILOG)(checkpoint)
+app.command("build", epilog=EPILOG)(build)
 app.command("inspect")(inspect)
 
 
 def main() -> None:
     with ending():
-        app(prog_name="kubectl-restore")
+        app(prog_name="kubectl restore")

@@ -30,12 +30,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def ending() -> Iterator[None]:
     """Turns errors into one line on standard error; a traceback only with --debug."""
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
     try:
         yield
     except KeyboardInterrupt:
         _stop(130, "interrupted")
     except RestoreError as error:
-        _stop(1, f"error: {error}")
+        remedy = getattr(error, "remedy", "")
+        _stop(1, f"error: {error}" + (f"\n\n{remedy.rstrip()}" if remedy else ""))
     except BrokenPipeError:
         # Whoever read our output has left; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

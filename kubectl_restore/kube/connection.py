@@ -75,8 +75,13 @@ class Connection:
 
     @cached_property
     def _pool(self) -> PoolManager:
-        from kubernetes.client.rest import RESTClientObject
+        import warnings
 
+        from kubernetes.client.rest import RESTClientObject
+        from urllib3.exceptions import InsecureRequestWarning
+
+        # Who passes --insecure-skip-tls-verify knows; kubectl says nothing either.
+        warnings.simplefilter("ignore", InsecureRequestWarning)
         pool: PoolManager = RESTClientObject(self.settings.configuration).pool_manager
         return pool
 
@@ -210,8 +215,6 @@ def unreachable(server: str, error: Exception, what: str) -> RestoreError:
             f"the certificate of {what} {where} is not trusted ({why}): "
             "give its CA with --certificate-authority or in the kubeconfig",
         )
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return Unavailable("ApiServerUnreachable", f"{what} {where} did not answer within {CONNECT_S:.0f} s")
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return Unavailable("ApiServerTimeout", f"{what} {where} took the request and did not answer in time")
     if isinstance(error, urllib3.exceptions.NameResolutionError):
@@ -221,6 +224,8 @@ def unreachable(server: str, error: Exception, what: str) -> RestoreError:
             "ApiServerUnreachable",
             f"the connection to {what} {where} was refused; did you specify the right host or port?",
         )
-    return Unavailable(
-        "ApiServerUnreachable", f"the connection to {what} {where} failed: {said.partition(': ')[2] or said}"
-    )
+    # NewConnectionError is a ConnectTimeoutError too.
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and "timed out" in said:
+        return Unavailable("ApiServerUnreachable", f"{what} {where} did not answer within {CONNECT_S:.0f} s")
+    why = said.partition(": ")[2] or said
+    return Unavailable("ApiServerUnreachable", f"the connection to {what} {where} failed: {why}")

@@ -5,16 +5,14 @@ Names, shorthands and meaning as in ``kubectl options`` (k8s.io/cli-runtime pkg/
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Final
 
 import typer
 
 from kubectl_restore.completion import contexts, namespaces
+from kubectl_restore.grouped import with_flags
 
 EPILOG: Final = "kubectl's other flags for reaching a cluster are taken too; 'kubectl options' lists them."
 """The rarer flags are hidden from --help, as kubectl hides them."""
@@ -85,38 +83,5 @@ class ClusterFlags:
     ] = "0"
 
 
-def cluster_verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb kubectl's flags in place of its parameter ``cluster: ClusterFlags``."""
-    hints = get_type_hints(function, include_extras=True)
-    flags = get_type_hints(ClusterFlags, include_extras=True)
-    signature = inspect.signature(function)
-    own = [
-        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in signature.parameters.values()
-        if each.name != "cluster"
-    ]
-    assert len(own) < len(signature.parameters), f"{function.__name__} has no parameter `cluster`"
-    added = [
-        inspect.Parameter(
-            _parameter(name), inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=flags[name]
-        )
-        for name in flags
-    ]
-
-    @functools.wraps(function)
-    def verb(**given: Any) -> None:
-        values = {name: given.pop(_parameter(name)) for name in flags}
-        function(cluster=ClusterFlags(**values), **given)
-
-    verb.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    verb.__annotations__ = {each.name: each.annotation for each in [*own, *added]}
-    del verb.__wrapped__  # typer would read the parameters of the original
-    return verb
-
-
-def _parameter(name: str) -> str:
-    return f"cluster_{name}"
-
-
-def _default(name: str) -> Any:
-    return next(each.default for each in fields(ClusterFlags) if each.name == name)
+cluster_verb = with_flags(cluster=ClusterFlags)
+"""Gives a verb kubectl's flags in place of its parameter ``cluster: ClusterFlags``."""

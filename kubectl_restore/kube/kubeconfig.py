@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,8 +49,7 @@ def _load(flags: ClusterFlags, environ: Mapping[str, str]) -> Settings:
     from kubernetes.config import load_incluster_config
 
     paths = config_files(flags.kubeconfig, environ)
-    merged = _merged(paths)
-    if merged is None and not flags.server and "KUBERNETES_SERVICE_HOST" in environ:
+    if not paths and not flags.server and "KUBERNETES_SERVICE_HOST" in environ:
         configuration = Configuration()
         load_incluster_config(configuration)
         if flags.token:
@@ -58,12 +57,12 @@ def _load(flags: ClusterFlags, environ: Mapping[str, str]) -> Settings:
         file = SERVICE_ACCOUNT / "namespace"
         namespace = flags.namespace or (file.read_text().strip() if file.exists() else "default")
         return Settings(configuration, namespace, _impersonation(flags, {}), "the pod's service account")
-    if merged is None and not flags.server:
-        looked = ", ".join(map(str, paths)) or "~/.kube/config"
+    if not paths and not flags.server:
+        looked = environ.get("KUBECONFIG") or "~/.kube/config"
         raise KubeconfigInvalid(
             f"there is no kubeconfig ({looked}); set KUBECONFIG, or pass --kubeconfig FILE or --server URL"
         )
-    return _from_files(merged, flags, ", ".join(map(str, paths)))
+    return _from_files(_merged(paths), flags, ", ".join(map(str, paths)))
 
 
 def config_files(chosen: Path | None, environ: Mapping[str, str]) -> list[Path]:
@@ -77,43 +76,72 @@ def config_files(chosen: Path | None, environ: Mapping[str, str]) -> list[Path]:
     return [each for each in wanted if each.is_file()]
 
 
-def _merged(paths: list[Path]) -> Any:
-    """A ConfigNode of all files, or None; the first file that sets a value wins."""
-    from kubernetes.config.kube_config import KubeConfigMerger
-    from yaml import YAMLError
+@dataclass(frozen=True)
+class _Entry:
+    content: dict[str, Any]
+    path: str
+    """The file it came from: relative paths in it are relative to that."""
 
-    if not paths:
-        return None
-    current = ""
+
+@dataclass(frozen=True)
+class _Merged:
+    current: str
+    contexts: dict[str, _Entry]
+    clusters: dict[str, _Entry]
+    users: dict[str, _Entry]
+
+
+def _merged(paths: list[Path]) -> _Merged:
+    """All files as one; the first file that sets a value wins."""
+    merged = _Merged("", {}, {}, {})
     for path in paths:
-        try:
-            one = KubeConfigMerger(str(path)).config.value
-        except (OSError, YAMLError, AttributeError, TypeError) as error:
-            raise KubeconfigInvalid(f"{path} cannot be read as a kubeconfig: {_first_line(error)}") from error
-        current = current or one.get("current-context") or ""
-    merged = KubeConfigMerger(os.pathsep.join(map(str, paths))).config
-    merged.value["current-context"] = current
+        document = _read(path)
+        if not merged.current:
+            merged = replace(merged, current=str(document.get("current-context") or ""))
+        for section, key in (("contexts", "context"), ("clusters", "cluster"), ("users", "user")):
+            entries: dict[str, _Entry] = getattr(merged, section)
+            for each in document.get(section) or []:
+                entries.setdefault(str(each.get("name")), _Entry(dict(each.get(key) or {}), str(path)))
     return merged
 
 
-def _from_files(merged: Any, flags: ClusterFlags, source: str) -> Settings:
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise KubeconfigInvalid(f"{path} cannot be read as a kubeconfig: {_first_line(error)}") from error
+    sound = isinstance(document, dict) and all(
+        isinstance(document.get(section) or [], list)
+        and all(isinstance(each, dict) for each in document.get(section) or [])
+        for section in ("contexts", "clusters", "users")
+    )
+    if not sound:
+        raise KubeconfigInvalid(f"{path} is not a kubeconfig: clusters, contexts and users must be lists of mappings")
+    return document
+
+
+def context_names(chosen: Path | None, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Contexts of the kubeconfig; raises KubeconfigInvalid."""
+    return sorted(_merged(config_files(chosen, environ)).contexts)
+
+
+def _from_files(merged: _Merged, flags: ClusterFlags, source: str) -> Settings:
     from kubernetes.client import Configuration
     from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader
 
-    if merged is None:
-        merged = ConfigNode("flags", {"clusters": [], "contexts": [], "users": [], "current-context": ""})
-    name = flags.context or merged.value.get("current-context") or ""
-    contexts = {each["name"]: each["context"] or {} for each in merged.value["contexts"]}
-    if name and name not in contexts:
-        known = ", ".join(sorted(contexts)) or "none"
+    name = flags.context or merged.current
+    if name and name not in merged.contexts:
+        known = ", ".join(sorted(merged.contexts)) or "none"
         raise KubeconfigInvalid(f'context "{name}" does not exist in {source or "the kubeconfig"}; there are: {known}')
     if not name and not flags.server and not flags.cluster:
         raise KubeconfigInvalid(
             f"{source} has no current context; choose one with --context or kubectl config use-context"
         )
-    context = contexts[name] if name else {}
-    cluster, cluster_path = _entry(merged, "clusters", "cluster", flags.cluster or _get(context, "cluster"))
-    user, user_path = _entry(merged, "users", "user", flags.user or _get(context, "user"))
+    context = merged.contexts[name].content if name else {}
+    cluster, cluster_path = _entry(merged.clusters, "cluster", flags.cluster or _get(context, "cluster"))
+    user, user_path = _entry(merged.users, "user", flags.user or _get(context, "user"))
     cluster = _overridden_cluster(cluster, flags)
     if not cluster.get("server"):
         raise KubeconfigInvalid(f'the cluster of context "{name}" has no server; pass --server URL')
@@ -129,8 +157,7 @@ def _from_files(merged: Any, flags: ClusterFlags, source: str) -> Settings:
         },
     )
     configuration = Configuration()
-    loader = KubeConfigLoader(document, active_context=_EFFECTIVE, config_base_path=None)
-    loader.load_and_set(configuration)
+    KubeConfigLoader(document, active_context=_EFFECTIVE, config_base_path=None).load_and_set(configuration)
     if "exec" in user and not configuration.api_key and not configuration.cert_file:
         command = user["exec"].get("command", "")
         raise KubeconfigInvalid(f"the kubeconfig's credential plugin {command} gave no credentials; run it by hand")
@@ -138,16 +165,14 @@ def _from_files(merged: Any, flags: ClusterFlags, source: str) -> Settings:
     return Settings(configuration, namespace, _impersonation(flags, user), source)
 
 
-def _entry(merged: Any, section: str, key: str, name: str) -> tuple[dict[str, Any], str | None]:
-    """Content of the named entry and the file it came from."""
+def _entry(entries: dict[str, _Entry], kind: str, name: str) -> tuple[dict[str, Any], str | None]:
+    """Content of the named entry and the file it came from; both empty without a name."""
     if not name:
         return {}, None
-    for each in merged.value[section]:
-        if each["name"] == name:
-            content = each.value.get(key) or {}
-            return dict(content), each.path
-    known = ", ".join(sorted(each["name"] for each in merged.value[section])) or "none"
-    raise KubeconfigInvalid(f'the kubeconfig has no {key} "{name}"; there are: {known}')
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "none"
+        raise KubeconfigInvalid(f'the kubeconfig has no {kind} "{name}"; there are: {known}')
+    return dict(entries[name].content), entries[name].path
 
 
 def _overridden_cluster(cluster: dict[str, Any], flags: ClusterFlags) -> dict[str, Any]:
