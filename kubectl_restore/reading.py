@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,7 +42,7 @@ def open_source(source: str, access: AccessTo, cluster: ClusterFlags, progress: 
     """
     path = Path(source)
     if source.startswith(ON_THE_CLUSTER) and not path.exists():
-        with _from_cluster(source, cluster) as files:
+        with _from_cluster(source, cluster, progress) as files:
             yield OpenCheckpoint(source, files, None)
         return
     kind = _kind(source, path)
@@ -57,8 +57,15 @@ def open_source(source: str, access: AccessTo, cluster: ClusterFlags, progress: 
         yield OpenCheckpoint(source, files, image)
 
 
-def _from_cluster(source: str, cluster: ClusterFlags) -> AbstractContextManager[CheckpointFiles]:
-    raise RestoreError("SourceUnknown", f"{source}: checkpoints on nodes cannot be read yet; copy the archive here")
+@contextmanager
+def _from_cluster(source: str, cluster: ClusterFlags, progress: Progress) -> Iterator[CheckpointFiles]:
+    from kubectl_restore.kube.connection import connect
+    from kubectl_restore.source.names import source_name
+    from kubectl_restore.source.opening import Fetching, opened
+
+    fetching = Fetching(lambda: connect(cluster), progress)
+    with opened(source_name(source), fetching) as file, open_checkpoint(file.path) as files:
+        yield files
 
 
 def _kind(source: str, path: Path) -> str:

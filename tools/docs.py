@@ -42,6 +42,8 @@ def rows(function: Callable[..., object]) -> Iterator[str]:
             words = info.metavar or name.upper()
         else:
             assert isinstance(info, OptionInfo)
+            if info.hidden:
+                continue
             # Inside Annotated the first name given to typer.Option lands where a default would.
             first = [info.default] if isinstance(info.default, str) and info.default.startswith("-") else []
             words = ", ".join([*first, *(info.param_decls or ())] or [f"--{name.replace('_', '-')}"])
@@ -49,9 +51,17 @@ def rows(function: Callable[..., object]) -> Iterator[str]:
                 words += f" {info.metavar or choices(kind) or name.upper()}"
         help_text = " ".join((info.help or "").split()).replace("|", "/")
         default = parameter.default
-        if not isinstance(default, bool) and default not in (None, inspect.Parameter.empty):
+        if not isinstance(default, bool) and default not in (None, "", inspect.Parameter.empty):
             help_text += f" Default: {default}."
         yield f"| `{words}` | {help_text} |"
+
+
+def hidden_options(function: Callable[..., object]) -> Iterator[str]:
+    """Names of the options that --help leaves out."""
+    for hint in get_type_hints(function, include_extras=True).values():
+        info = get_args(hint)[1] if len(get_args(hint)) == 2 else None
+        if isinstance(info, OptionInfo) and info.hidden:
+            yield next(name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("--"))
 
 
 def choices(kind: object) -> str:
@@ -72,6 +82,8 @@ def page() -> str:
             "|---|---|",
         ]
         lines += rows(function)
+        if hidden := list(hidden_options(function)):
+            lines += ["", f"As in kubectl, see `kubectl options`: {', '.join(f'`{each}`' for each in hidden)}."]
     return "\n".join(lines) + "\n"
 
 

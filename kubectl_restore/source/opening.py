@@ -69,7 +69,7 @@ def opened(name: SourceName, fetching: Fetching) -> Iterator[Opened]:
         name = NodeFile(taken.target.node, taken.path)
     folder = _folder(fetching.folder)
     try:
-        path = folder / "checkpoint.tar"
+        path = folder / name.name
         fetch(connection, name, path, fetching)
         yield Opened(path, name.node, name.path, taken)
     finally:

@@ -6,13 +6,19 @@ import enum
 import json
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubectl_restore.completion import sources
 from kubectl_restore.ending import Debug
+from kubectl_restore.grouped import with_flags
+from kubectl_restore.kube.flags import ClusterFlags
+from kubectl_restore.source.names import HELP, source_name
+from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
 
 if TYPE_CHECKING:
     from kubectl_restore.image.access import Access
@@ -33,10 +39,9 @@ class Output(enum.StrEnum):
     json = "json"
 
 
+@with_flags(kubelet=KubeletFlags, transfer=TransferFlags, cluster=ClusterFlags)
 def build(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="ARCHIVE", help="Checkpoint archive (plain, gzip, zstd) or unpacked directory.")
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=HELP, autocompletion=sources)],
     tag: Annotated[str, typer.Option("-t", "--tag", metavar="REF", help="Name of the image: registry/repository:tag.")],
     image_format: Annotated[
         Format | None,
@@ -66,9 +71,6 @@ def build(
     tls_verify: Annotated[
         bool, typer.Option("--tls-verify/--no-tls-verify", help="Check the registry's certificate.")
     ] = True,
-    insecure_skip_tls_verify: Annotated[
-        bool, typer.Option("--insecure-skip-tls-verify", help="The same as --no-tls-verify.")
-    ] = False,
     ca_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CA certificates (PEM) to trust besides the system's.")
     ] = None,
@@ -81,6 +83,10 @@ def build(
         Output | None, typer.Option("-o", "--output", help="Print the image as name (REF@digest) or json.")
     ] = None,
     debug: Debug = False,
+    *,
+    kubelet: KubeletFlags,
+    transfer: TransferFlags,
+    cluster: ClusterFlags,
 ) -> None:
     """Package a checkpoint as an OCI image.
 
@@ -95,17 +101,31 @@ def build(
     from kubectl_restore.image.build import Order
     from kubectl_restore.image.build import build as build_image
     from kubectl_restore.image.progress import progress
+    from kubectl_restore.kube.connection import connect
+    from kubectl_restore.source.opening import Fetching, opened
 
-    verify = tls_verify and not insecure_skip_tls_verify
-    target = Access("always" if plain_http else "never", verify, ca_file, authfile)
-    other = Access("probe" if plain_http else "never", verify, ca_file, authfile)
+    target = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
+    other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
 
     def access(host: str) -> Access:
         """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
         return target if push and host == reference.registry else other
 
-    order = Order(checkpoint, None if image_format is None else image_format.value, base)
-    with progress(quiet=quiet) as bars:
+    written = oci_layout or oci_archive
+    kubelet_way, timeout_s = kubelet_access(kubelet)
+    with ExitStack() as files, progress(quiet=quiet) as bars:
+        fetching = Fetching(
+            lambda: connect(cluster),
+            bars,
+            folder=written.absolute().parent if written else None,
+            image=transfer.transfer_image,
+            namespace=transfer.transfer_namespace,
+            timeout_s=timeout_s,
+            access=kubelet_way,
+            note=_warn,
+        )
+        checkpoint = files.enter_context(opened(source_name(source), fetching))
+        order = Order(checkpoint.path, None if image_format is None else image_format.value, base)
         destination = partial(_destination, reference, oci_layout, oci_archive, target, bars)
         built = build_image(order, access, destination, _warn)
     seconds = time.monotonic() - started

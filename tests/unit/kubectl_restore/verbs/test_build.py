@@ -176,7 +176,7 @@ def test_warnings_go_to_standard_error(run: Run, write_checkpoint: WriteCheckpoi
     assert out.startswith("x.example/ck:latest@sha256:")
 
 
-@pytest.mark.parametrize("option", ["--no-tls-verify", "--insecure-skip-tls-verify", f"--ca-file={TLS / 'ca.pem'}"])
+@pytest.mark.parametrize("option", ["--no-tls-verify", f"--ca-file={TLS / 'ca.pem'}"])
 def test_tls_choices_are_those_of_skopeo_and_kubectl(
     option: str, run: Run, write_checkpoint: WriteCheckpoint, start_registry: StartRegistry
 ) -> None:
