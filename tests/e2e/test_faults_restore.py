@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.e2e.faults import (
     left_over,
     processes_naming,
     refused,
+    restore_runc,
     restoring_pod,
 )
 from tests.e2e.node.inventory import Inventory
@@ -34,7 +37,7 @@ FAILS = '[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]'
 
 
 def undone(node: Node, before: Inventory) -> dict[str, list[str]]:
-    """What is left of a restore beside what belongs to a container that is still to be removed; empty as soon as nothing is."""
+    """What is left of a restore beside what belongs to the container until it is removed; empty as soon as can be."""
     its_own = {"containers", "tasks", "snapshots", "leases", "files", "content", "images"}
     deadline = time.monotonic() + 10
     while True:
@@ -60,8 +63,7 @@ def test_restore_cut_short(
         pod.run(ContainerSpec(own_checkpoint.base, "neighbour", ("sleep", "1000")))
     quiet = node.inventory()
     container = pod.create(own_checkpoint.spec)
-    node.path("/etc/nri-restore/restore-runc.conf").write_text(f"restore_s={3 if cut == 'time limit' else 60}\n")
-    try:
+    with restore_runc(node, restore_s=3 if cut == "time limit" else 60):
         with criu_hook(node, HANGS):
             starting = later(lambda: container.start(deadline_s=2 if cut == "deadline" else 30))
             wait_for(node.path("/tmp/restoring").exists, "CRIU to be in the middle of the restore")
@@ -87,8 +89,6 @@ def test_restore_cut_short(
         else:
             kubelet.remove_all()
             counts_on(restoring_pod(kubelet, own_checkpoint, image, "again").run(own_checkpoint.spec))
-    finally:
-        node.path("/etc/nri-restore/restore-runc.conf").unlink()
     kubelet.remove_all()
     left = left_over(node, before)
     if cut == "shim killed":  # containerd forgets the socket of a dead shim.
@@ -104,32 +104,37 @@ CONNECTED = (
 
 
 @pytest.fixture(scope="session")
-def connected_checkpoint(own_checkpoint: Taken, node_21: Node, checkpoints: Path) -> Taken:
-    spec = ContainerSpec(own_checkpoint.base, "counter", ("sh", "-c", CONNECTED))
-    options = node_21.path("/etc/criu/runc.conf")
-    options.parent.mkdir(exist_ok=True)
-    options.write_text("tcp-established\n")
-    try:
-        return checkpointed(
-            Kubelet(node_21), checkpoints, PodSpec("connected"), spec, lambda each: len(each.logs()) > 9
-        )
-    finally:
-        options.unlink()
+def connected_checkpoint(own_checkpoint: Taken, node_21: Node, checkpoints: Path) -> Callable[[str], Taken]:
+    """The CONNECTED counter, its network locked by ``iptables`` or ``nftables`` when dumped and so when restored."""
+
+    def take(method: str) -> Taken:
+        spec = ContainerSpec(own_checkpoint.base, "counter", ("sh", "-c", CONNECTED))
+        options = node_21.path("/etc/criu/runc.conf")
+        options.parent.mkdir(exist_ok=True)
+        options.write_text(f"tcp-established\nnetwork-lock {method}\n")
+        pod = PodSpec(f"connected-{method}")
+        try:
+            return checkpointed(Kubelet(node_21), checkpoints, pod, spec, lambda each: len(each.logs()) > 9)
+        finally:
+            options.unlink()
+
+    return functools.cache(take)
 
 
 RULES = "{ iptables-save; ip6tables-save; nft list ruleset; } 2>&1 | grep CRIU"
 
 
-@pytest.mark.parametrize("host", [False, True], ids=["pod", "host"])
+@pytest.mark.parametrize(("host", "method"), [(False, "iptables"), (True, "iptables"), (True, "nftables")])
 def test_failed_restore_leaves_the_network_open(
     host: bool,
+    method: str,
     node: Node,
     kubelet: Kubelet,
     registry: Registry,
-    connected_checkpoint: Taken,
+    connected_checkpoint: Callable[[str], Taken],
     daemon: Program,
 ) -> None:
-    taken = connected_checkpoint
+    taken = connected_checkpoint(method)
     image = fresh_image(registry, taken)
     pod = restoring_pod(kubelet, taken, image, "resumed", host_network=host)
     container = pod.create(taken.spec)
@@ -143,7 +148,9 @@ def test_failed_restore_leaves_the_network_open(
     with criu_hook(node, fails):
         said = refused(container.start)
     assert "CriuFailed: CRIU cannot restore the container" in said
-    assert "CRIU" in node.path("/tmp/locked").read_text(), "CRIU was to lock the network, or this proves nothing"
+    assert (":CRIU" if method == "iptables" else "table inet CRIU-") in node.path("/tmp/locked").read_text(), (
+        "CRIU was to lock the network, or this proves nothing"
+    )
     node.sh("rm /tmp/locked")
     assert node.run(["sh", "-c", rules], check=False).stdout == ""
     assert registry.request("GET", "/v2/")[0] == 200
