@@ -76,6 +76,15 @@ def delete_tree(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=False, onerror=_ignore_missing)
 
 
+def empty(directory: Path) -> None:
+    """Deletes everything in ``directory``, which has no mounts below it."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def _ignore_missing(function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
     if not isinstance(info[1], FileNotFoundError):
         raise info[1]

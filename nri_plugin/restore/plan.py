@@ -10,8 +10,9 @@
 | cgroup     | the container's own cgroup, relative to the root of each hierarchy                           |
 | image      | digest of the checkpoint image whose view this container uses                                |
 | argv       | one further argument of ``runc restore`` a line                                              |
-| criu.conf  | CRIU's options for this container, named by the annotation ``org.criu.config``               |
-| mount, fresh | options of the overlay over the bundle's rootfs, restored and original; relative to `l/` and `f/` |
+| criu.conf  | CRIU's options for this restore, named by the annotation ``org.criu.config``; before and after, a |
+|            | link to the node's own: what runc dumps a container with                                     |
+| mount      | options of the overlay over the bundle's rootfs, relative to the links in ``l/``             |
 | namespaces | ``<type> <path>`` a line, of the pod's namespaces                                            |
 | log, logpath | the checkpoint's log lines, and the container log they go to                              |
 | shares-mounts | there when mounts made in the container are to appear on the node (Bidirectional)          |
@@ -30,6 +31,7 @@ came to no good end has been undone.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -43,6 +45,9 @@ from shared.errors import RestoreError, Unavailable
 
 CONTAINER_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,254}")
 """runc's own rule is ``[\\w+.-]+`` (libcontainer/factory_linux.go); CRI runtimes use 64 hex digits."""
+
+RUNC_CRIU_CONF = Path("/etc/criu/runc.conf")
+"""What runc gives CRIU where no annotation names another file (libcontainer/criu_linux.go)."""
 
 
 def one_line(text: str) -> str:
@@ -64,6 +69,9 @@ class Plan:
         with _storage(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.path / "lock").touch(mode=0o600)
+            with contextlib.suppress(FileExistsError):
+                # A container that is not restored, or no more, is checkpointed as the node's administrator wants it.
+                (self.path / "criu.conf").symlink_to(RUNC_CRIU_CONF)
         self.write("cgroup", f"{cgroup_of(request)}\n")
         self.write("request", request.to_json())
 

@@ -14,7 +14,7 @@ from nri_plugin.containerd.client import NotFound
 from nri_plugin.containerd.images import pull
 from nri_plugin.restore import options, rootfs
 from nri_plugin.restore.cache import ImageCache
-from nri_plugin.restore.images import StoredImage, chain_id, find_image
+from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.mounts import check_mounts
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
@@ -78,7 +78,7 @@ def restore(
     """The steps of a restore; raises the RestoreError of the first that cannot be done."""
     opened = check(node, request, plan, image, report)
     answer(None)
-    lower = None if request.native else prepare_rootfs(node, request, opened, report, cancelled)
+    lower = prepare_rootfs(node, request, opened, report, cancelled)
     with report.phase("record"):
         record = wait_for_record(node, request, cancelled)
     live = parse_spec(record.spec.value, file="config.json")
@@ -92,8 +92,13 @@ def restore(
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         check_settings(dumped, live, identity)
         check_dump(opened.dump, dumped, live, identity, opened.device_nodes)
+    overlay = None
+    if request.checkpoint is not None:
+        overlay = fill_own_rootfs(node, request, opened, record, report)
+    elif lower is not None:
+        overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower, opened.image.lease)
     with report.phase("plan"):
-        write_plan(node, request, plan, opened, live, record, lower)
+        write_plan(node, request, plan, opened, live, record, overlay)
         plan.write("status", "ok\n")
     report.outcome = "ready"
 
@@ -189,7 +194,7 @@ def check(
             check_base(node, request, opened)
         if not image.layered:
             rootfs.check_diff(opened.checkpoint)
-            if not request.native:
+            if request.checkpoint is None and not request.native:
                 rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
     return opened
@@ -217,19 +222,33 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
 def prepare_rootfs(
     node: Node, request: RestoreRequest, opened: OpenedCheckpoint, report: RestoreReport, cancelled: Event
 ) -> str | None:
-    """The committed snapshot to put below the container's own directory; None where its rootfs is right already."""
-    image = opened.image
-    if image.layered:
-        # The last layer holds the checkpoint itself, which a container started from the base image need not see.
-        return chain_id(image.diff_ids[:-1]) if request.checkpoint is not None else None
+    """The committed snapshot to put below the container's own directory; None where its image is no archive."""
+    if opened.image.layered or request.checkpoint is not None or request.native:
+        return None
     with report.phase("rootfs"), opened.files() as files:
         return rootfs.ensure_snapshot(
             node.containerd,
-            image,
+            opened.image,
             opened.checkpoint,
             files,
             pull_s=node.config.limits.pull_s,
             cancelled=cancelled,
+            lock=node.image_lock,
+        )
+
+
+def fill_own_rootfs(
+    node: Node, request: RestoreRequest, opened: OpenedCheckpoint, record: api.Container, report: RestoreReport
+) -> rootfs.Overlay:
+    """Brings a container that was created from the base image to the state of the dump's."""
+    with report.phase("rootfs"), opened.files() as files:
+        return rootfs.fill_own(
+            node.containerd,
+            opened.image,
+            find_image(node.containerd, request.image),
+            opened.checkpoint,
+            files,
+            record.snapshot_key,
             lock=node.image_lock,
         )
 
@@ -255,7 +274,7 @@ def write_plan(
     opened: OpenedCheckpoint,
     live: RuntimeSpec,
     record: api.Container,
-    lower: str | None,
+    overlay: rootfs.Overlay | None,
 ) -> None:
     """Everything restore-runc reads, but the status."""
     config = node.config
@@ -269,10 +288,8 @@ def write_plan(
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
     kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
     plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
-    if lower is not None:
-        fresh, overlay = rootfs.own_overlays(node.containerd, record.snapshot_key, lower, opened.image.lease)
-        rootfs.write_overlay(plan, "mount", "l", overlay)
-        rootfs.write_overlay(plan, "fresh", "f", fresh)
+    if overlay is not None:
+        rootfs.write_overlay(plan, "mount", overlay)
     if request.on_failure == "start" and (request.checkpoint is not None or opened.image.layered):
         plan.write("start-on-failure", "")
     log_path = cri_log_path(record)

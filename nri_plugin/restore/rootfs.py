@@ -1,8 +1,10 @@
-"""The root file system of a container restored from an archive image: base image + rootfs diff + the container's own.
+"""The root file system of a restored container, where its image alone is not it.
 
-Base and diff are committed once per checkpoint image as a snapshot of the runtime's own (shared by replicas, under
-the image's lease); restore-runc mounts it below the container's own upper directory, so writable-layer accounting and
-clean-up stay the runtime's.
+An archive image holds no base: base and rootfs diff are committed once per checkpoint image as a snapshot of the
+runtime's own (shared by replicas, under the image's lease), and restore-runc mounts it below the container's own upper
+directory. With an annotation the container's image is the base, and only what the container had changed is missing: it
+goes into the container's own layer, where it was, so that the runtime's next checkpoint of it is complete.
+Either way writable-layer accounting and clean-up stay the runtime's.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
@@ -21,7 +24,7 @@ from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import Containerd, NotFound
 from nri_plugin.containerd.images import pull
 from nri_plugin.restore.images import LEASE_PREFIX, StoredImage, find_image, stored_image
-from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES
+from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES, empty
 from nri_plugin.restore.plan import Plan
 from shared import oci
 from shared.archive import CheckpointFiles
@@ -148,16 +151,77 @@ def ensure_snapshot(
         containerd.remove_snapshot(key)  # of a worker that was killed at it
         mounts = containerd.prepare(key, base.chain_id, lease=image.lease)
         try:
-            if checkpoint.rootfs_diff:
-                with files.open(checkpoint.rootfs_diff) as diff:
-                    apply_layer(containerd, image.lease, diff, mounts)
-            if checkpoint.deleted_files:
-                apply_layer(containerd, image.lease, io.BytesIO(whiteouts(checkpoint.deleted_files)), mounts)
+            apply_diff(containerd, image, checkpoint, files, mounts)
             containerd.commit(key, name, lease=image.lease)
         except BaseException:
             containerd.remove_snapshot(key)
             raise
     return name
+
+
+def fill_own(
+    containerd: Containerd,
+    image: StoredImage,
+    base: StoredImage,
+    checkpoint: Checkpoint,
+    files: CheckpointFiles,
+    snapshot_key: str,
+    *,
+    lock: Callable[[str], AbstractContextManager[None]],
+) -> Overlay:
+    """Puts what the dumped container had changed into the own layer of one that was created from ``base``.
+
+    The layer is as it was when this fails: the container may still be started afresh. Returns how to mount the
+    container's own root again, so that nothing is seen of what the kernel already knows of it.
+
+    Raises Refused("SnapshotterUnsupported"), Refused("BaseImageDiffers"), Unavailable("RootfsDiffFailed").
+    """
+    mounts = containerd.mounts(snapshot_key)
+    own = _own_overlay(mounts)
+    try:
+        # One at a time: replicas would store and release the same diff.
+        with lock(image.digest):
+            if image.layered:
+                for layer in changed_layers(containerd, image, base):
+                    _apply(containerd, layer, mounts)
+            else:
+                apply_diff(containerd, image, checkpoint, files, mounts)
+    except BaseException:
+        empty(Path(own.upper))
+        raise
+    return own
+
+
+def changed_layers(containerd: Containerd, image: StoredImage, base: StoredImage) -> Sequence[api.Descriptor]:
+    """The layers of a layered image above ``base``, without the last, which is the checkpoint itself."""
+    count = len(base.diff_ids)
+    if image.diff_ids[:count] != base.diff_ids:
+        raise Refused(
+            "BaseImageDiffers",
+            f"the checkpoint image {image.digest} was built on other layers than those of the container's image; use "
+            "the base image it was built with",
+        )
+    manifest = oci.parse_document(containerd.read_content(image.digest))
+    assert isinstance(manifest, oci.Manifest), "stored_image has read it"
+    return [
+        api.Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        for layer in manifest.layers[count:-1]
+    ]
+
+
+def apply_diff(
+    containerd: Containerd,
+    image: StoredImage,
+    checkpoint: Checkpoint,
+    files: CheckpointFiles,
+    mounts: Sequence[api.Mount],
+) -> None:
+    """Applies what the dumped container had changed and deleted to a snapshot of its base."""
+    if checkpoint.rootfs_diff:
+        with files.open(checkpoint.rootfs_diff) as diff:
+            apply_layer(containerd, image.lease, diff, mounts)
+    if checkpoint.deleted_files:
+        apply_layer(containerd, image.lease, io.BytesIO(whiteouts(checkpoint.deleted_files)), mounts)
 
 
 def whiteouts(paths: Sequence[str]) -> bytes:
@@ -189,47 +253,54 @@ def apply_layer(containerd: Containerd, lease: str, layer: BinaryIO, mounts: Seq
     containerd.write_content(f"nri-restore-{descriptor.digest}", layer, size, descriptor.digest, lease=lease)
     containerd.hold(lease, descriptor.digest, "content")
     try:
-        containerd.apply(descriptor, mounts)
-    except RestoreError as error:
-        raise Unavailable("RootfsDiffFailed", f"the checkpoint's rootfs diff cannot be applied: {error}") from error
+        _apply(containerd, descriptor, mounts)
     finally:
         containerd.release(lease, descriptor.digest, "content")
 
 
-def own_overlays(containerd: Containerd, snapshot_key: str, lower_snapshot: str, lease: str) -> tuple[Overlay, Overlay]:
-    """The container's own overlay as the runtime mounts it, and the same upper directory over ``lower_snapshot``.
+def _apply(containerd: Containerd, layer: api.Descriptor, mounts: Sequence[api.Mount]) -> None:
+    try:
+        containerd.apply(layer, mounts)
+    except RestoreError as error:
+        raise Unavailable("RootfsDiffFailed", f"the checkpoint's rootfs diff cannot be applied: {error}") from error
 
-    Raises Refused("SnapshotterUnsupported") for anything but an overlay with an upper directory.
-    """
-    own = containerd.mounts(snapshot_key)
-    options = _options(own)
-    if len(own) != 1 or own[0].type != "overlay" or not {"lowerdir", "upperdir", "workdir"} <= options.keys():
-        raise Refused(
-            "SnapshotterUnsupported",
-            f"checkpoint images of the archive format need the overlayfs snapshotter, this container uses "
-            f"{own[0].type if own else 'none'}; build the image with --format layered",
-        )
+
+def over_lower(containerd: Containerd, snapshot_key: str, lower_snapshot: str, lease: str) -> Overlay:
+    """The container's own upper directory over ``lower_snapshot``; raises Refused("SnapshotterUnsupported")."""
+    own = _own_overlay(containerd.mounts(snapshot_key))
     # Only a view tells a committed snapshot's directories; the lease keeps them once the view is gone again.
     key = f"{lease}-peek-{uuid.uuid4().hex[:8]}"
     view = containerd.view(key, lower_snapshot, lease=lease)
     containerd.remove_snapshot(key)
     lower = (view[0].source,) if view[0].type == "bind" else tuple(_options(view)["lowerdir"].split(":"))
+    return replace(own, lower=lower)
+
+
+def _own_overlay(mounts: Sequence[api.Mount]) -> Overlay:
+    """A container's root as the runtime mounts it; anything but an overlay with an upper directory is refused."""
+    options = _options(mounts)
+    if len(mounts) != 1 or mounts[0].type != "overlay" or not {"lowerdir", "upperdir", "workdir"} <= options.keys():
+        raise Refused(
+            "SnapshotterUnsupported",
+            "checkpoint images of the archive format, and those named by an annotation, need the overlayfs "
+            f"snapshotter, this container uses {mounts[0].type if mounts else 'none'}; build the image with --format "
+            "layered and make it the container's image",
+        )
     named = {"lowerdir", "upperdir", "workdir"}
-    extra = tuple(option for option in own[0].options if option.partition("=")[0] not in named)
-    fresh = Overlay(tuple(options["lowerdir"].split(":")), options["upperdir"], options["workdir"], extra)
-    return fresh, replace(fresh, lower=lower)
+    extra = tuple(option for option in mounts[0].options if option.partition("=")[0] not in named)
+    return Overlay(tuple(options["lowerdir"].split(":")), options["upperdir"], options["workdir"], extra)
 
 
 def _options(mounts: Sequence[api.Mount]) -> dict[str, str]:
     return {name: value for mount in mounts for name, _, value in (option.partition("=") for option in mount.options)}
 
 
-def write_overlay(plan: Plan, name: str, directory: str, overlay: Overlay) -> None:
-    """Puts an overlay into the plan: its options in the file ``name``, relative to links in ``directory``.
+def write_overlay(plan: Plan, name: str, overlay: Overlay) -> None:
+    """Puts an overlay into the plan: its options in the file ``name``, relative to links in the directory ``l``.
 
-    mount(2) takes one page of options; from inside ``directory`` each layer is one number.
+    mount(2) takes one page of options; from inside that directory each layer is one number.
     """
-    links = plan.path / directory
+    links = plan.path / "l"
     links.mkdir(mode=0o700, exist_ok=True)
     for old in links.iterdir():
         old.unlink()

@@ -1,9 +1,9 @@
 # shellcheck shell=sh disable=SC2154,SC2016,SC2174
 # Read by restore-runc when there is something to restore or to wake; works with its variables.
 
-mount_overlay() { # <file with options> <directory they are relative to>: over the rootfs, in place of what is there
-	IFS= read -r options <"$plan/$1"
-	umount "$rootfs" && (cd "$plan/$2" && LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "$options" overlay "$rootfs")
+mount_overlay() { # <command to run first, in the directory of the overlay's links>: in place of what is on the rootfs
+	IFS= read -r options <"$plan/mount"
+	umount "$rootfs" && (cd "$plan/l" && "$@" && LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "$options" overlay "$rootfs")
 }
 
 identity() { # what a restore overwrites in namespaces that the whole pod shares; $1: "save" prints, "load" reads stdin
@@ -83,7 +83,7 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 }
 
 restore() {
-	[ -f "$plan/mount" ] && { mount_overlay mount l || fail "MountFailed: the restored root file system cannot be mounted"; }
+	[ -f "$plan/mount" ] && { mount_overlay true || fail "MountFailed: the restored root file system cannot be mounted"; }
 	guard
 	run_restore 8<&-
 	result=$?
@@ -92,6 +92,8 @@ restore() {
 		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
 		[ -f "$plan/logpath" ] && cat "$plan/log" >>"$(cat "$plan/logpath")"
 		read -r pid <"$pidfile"
+		# The runtime's next checkpoint of it reads the same file: what the node's administrator set for that.
+		ln -sf /etc/criu/runc.conf "$plan/criu.conf"
 		printf '%s' "$pid" >"$plan/restored" && return
 	fi
 	why=$(explain "$result")
