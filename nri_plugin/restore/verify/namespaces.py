@@ -26,6 +26,8 @@ _KINDS: Final = {
 """Type in the runtime spec, field of TaskIds."""
 _PROC: Final = {"network": "net", "mount": "mnt"}
 """Names below /proc/<pid>/ns that differ from the spec's."""
+_SHARING: Final = {"network": "hostNetwork", "uts": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
+"""What makes a pod share the node's."""
 
 
 def is_the_nodes(namespace: Namespace) -> bool:
@@ -51,10 +53,12 @@ def check_namespaces(dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespa
             continue
         inner, outer = getattr(root, field), getattr(outside, field)
         if inner and inner == outer:
+            sharing = _SHARING.get(namespace.type)
             raise Refused(
                 "NamespacesDiffer",
                 f"the pod gives the container a {namespace.type} namespace of its own, the checkpoint would restore "
-                "into the node's; take the checkpoint from a container of such a pod",
+                f"into the node's; {f'set {sharing}: true, or ' if sharing else ''}take the checkpoint from a "
+                "container of such a pod",
             )
     if dump.user_namespace and not any(namespace.type == "user" for namespace in live.namespaces):
         raise Refused(
