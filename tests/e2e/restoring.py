@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from shared.contract import HANDLER, POD_CHECKPOINT, ImageFormat
 from shared.run import run
@@ -23,6 +23,9 @@ from tests.e2e.node.places import CHECKOUT
 from tests.e2e.node.program import Program
 from tests.e2e.node.registry import PORT, Registry
 from tests.e2e.node.specs import ContainerSpec, PodSpec
+
+Mode = Literal["image", "annotation"]
+"""Whether the pod's image is the checkpoint image, or its base image with an annotation that names the other."""
 
 KEEPS_NOTHING: Final = "[cache]\nunused = 0\n"
 """Configuration under which a removed container leaves nothing at all on the node."""
@@ -107,16 +110,16 @@ class Images:
     built: dict[tuple[Path, ImageFormat], str] = field(default_factory=dict)
 
     def of(self, taken: Taken, image_format: ImageFormat) -> str:
-        """Reference (with address) of the checkpoint image of this format."""
+        """Reference of the checkpoint image of this format, as nodes call it."""
         key = taken.archive, image_format
         if key not in self.built:
-            reference = f"{self.registry.address}/checkpoints/{taken.name}:{image_format}"
-            # The base's recorded name is one that only nodes resolve.
+            name = f"checkpoints/{taken.name}:{image_format}"
+            reference = f"{self.registry.address}/{name}"
             base = taken.base.replace(f"localhost:{PORT}", self.registry.address)
             words: list[str | Path] = [taken.archive, "-t", reference, "--format", image_format, "--base", base]
             command = [sys.executable, "-c", _BUILD, "build", *words, "--push", "--plain-http", "-q"]
             run(command, timeout_s=60, env={"PYTHONPATH": str(CHECKOUT), "HOME": "/root"})
-            self.built[key] = reference
+            self.built[key] = local(name)
         return self.built[key]
 
 
@@ -155,10 +158,13 @@ def checkpointed(
     return Taken(archive, spec.image, spec, pod.service_account)
 
 
-def restore(kubelet: Kubelet, taken: Taken, image: str, name: str, **pod: Any) -> Container:
-    """A new pod with the checkpoint restored in image mode."""
-    have(kubelet.node, image)
-    return kubelet.run_pod(taken.pod(name, **pod)).run(taken.restored(image))
+def resumed(kubelet: Kubelet, taken: Taken, image: str, mode: Mode, name: str, **pod: Any) -> Container:
+    """The checkpoint image restored in a new pod, started; raises CriError."""
+    if mode == "image":
+        have(kubelet.node, image)
+        return kubelet.run_pod(taken.pod(name, **pod)).run(taken.restored(image))
+    have(kubelet.node, taken.base)
+    return kubelet.run_pod(taken.annotated(name, image, **pod)).run(taken.spec)
 
 
 def cgroup_value(pod: Pod, container: Container, *names: str) -> str:
