@@ -189,6 +189,16 @@ class KubeApi:
         metadata = {"name": name, "annotations": dict(annotations or {})}
         return self.objects.create(_by_kind("Pod"), namespace, {"metadata": metadata, **content})
 
+    def run_pod(self, manifest: Object, namespace: str = "default") -> Object:
+        """A pod as if a client had created it: the backend runs it."""
+        manifest = {**manifest, "spec": {"nodeName": "node-1", **manifest["spec"]}, "status": {"phase": "Pending"}}
+        made = self.objects.create(_by_kind("Pod"), namespace, manifest)
+        self.backend.pod_created(made)
+        return made
+
+    def leases(self) -> list[Object]:
+        return self.objects.find(_by_kind("Lease"))
+
     def _status(self, containers: tuple[str, ...], phase: str) -> Object:
         state: Object = {"running": {"startedAt": now()}} if phase == "Running" else {}
         if phase in ("Succeeded", "Failed"):

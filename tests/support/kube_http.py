@@ -142,8 +142,15 @@ class KubeletHandler(_Handler):
         if user is None:
             self.reply(Answer(401, "Unauthorized"))
             return
-        nodes = self.api.objects.find(_of("nodes"))
-        self.reply(kubelet_answer(self.api, user, nodes[0]["metadata"]["name"], self.command, self.route, self.query))
+        self.reply(kubelet_answer(self.api, user, self._node(), self.command, self.route, self.query))
+
+    def _node(self) -> str:
+        """All nodes share this port: the one that is meant is the one the pod is on."""
+        found = _CHECKPOINT.match(self.route)
+        if found:
+            with suppress(ApiFailure):
+                return str(self.api.pod(found["pod"], found["namespace"])["spec"]["nodeName"])
+        return ""
 
 
 def kubelet_answer(api: KubeApi, user: str, node: str, method: str, route: str, query: dict[str, list[str]]) -> Answer:
