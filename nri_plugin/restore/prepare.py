@@ -23,6 +23,7 @@ from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from nri_plugin.restore.verify import check_command, check_dump, check_settings, pod_identity
 from shared import contract
+from shared.criu.dump_host import read_dump_host
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.spec import RuntimeSpec, parse_spec
 
@@ -297,7 +298,11 @@ def write_plan(
     if checkpoint.log_member and log_path and not request.native:
         with opened.files() as files:
             lines = log_lines(
-                files, checkpoint.log_member, config.limits.old_log_bytes, until=checkpoint.checkpointed_at
+                files,
+                checkpoint.log_member,
+                config.limits.old_log_bytes,
+                asked_at=checkpoint.checkpointed_at,
+                frozen_s=read_dump_host(files).frozen_s,
             )
         plan.write("log", lines)
         plan.write("logpath", f"{log_path}\n")

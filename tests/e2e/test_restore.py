@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from nri_plugin.containerd import cri_pb2 as cri
 from shared.contract import ImageFormat
-from tests.e2e.node.counter import COUNT, CREATED, DELETED, count, printed
+from tests.e2e.node.counter import COUNT, CREATED, DELETED, count, counter, printed
 from tests.e2e.node.inventory import settled
 from tests.e2e.node.kubelet import Container, Kubelet, parse_log
 from tests.e2e.node.node import Node
 from tests.e2e.node.program import Program
-from tests.e2e.node.specs import SERVICE_ACCOUNT, ContainerSpec
+from tests.e2e.node.specs import SERVICE_ACCOUNT, ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
-from tests.e2e.restoring import KEEPS, KEEPS_NOTHING, Images, Mode, Taken, cgroup_value, have, resumed, with_daemon
+from tests.e2e.restoring import (
+    KEEPS,
+    KEEPS_NOTHING,
+    Images,
+    Mode,
+    Taken,
+    cgroup_value,
+    checkpointed,
+    have,
+    resumed,
+    with_daemon,
+)
 
 LIMIT_BYTES = 48 << 20
 
@@ -130,6 +142,23 @@ def test_samples_resume(
     assert container.status().exit_code == 137
     kubelet.remove_all()
     assert settled(node, before) == {}
+
+
+def test_busy_log_loses_no_line_and_doubles_none(
+    node_21: Node,
+    node_17: Node,
+    kubelet_of: Callable[[Node], Kubelet],
+    own_checkpoint: Taken,
+    images: Images,
+    checkpoints: Path,
+) -> None:
+    """Also not those written between the request for the checkpoint and the freeze."""
+    busy = counter(own_checkpoint.base, interval_s=0.002)
+    ready = kubelet_of(node_21)
+    taken = checkpointed(ready, checkpoints, PodSpec("busy"), busy, lambda each: len(printed(each)) > 20)
+    with_daemon(node_17)
+    container = resumed(kubelet_of(node_17), taken, images.of(taken, "archive"), "image", "busy-again")
+    assert_log_goes_on(container, taken, natively=False)
 
 
 @pytest.mark.parametrize("mode", ["image", "annotation"])
