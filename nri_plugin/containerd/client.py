@@ -166,11 +166,12 @@ class Containerd:
 
     # snapshots ----------------------------------------------------------------------------------------------------
     def view(self, key: str, parent: str, *, lease: str) -> Sequence[api.Mount]:
-        """A read-only snapshot of ``parent`` (a chain ID); an existing one of that key is used."""
+        """A read-only snapshot of ``parent`` (a chain ID); one of that key is used, and held by ``lease``."""
         request = api.ViewSnapshotRequest(snapshotter=self.snapshotter, key=key, parent=parent)
         try:
             return self.call(VIEW, request, f"view {parent}", lease=lease).mounts
         except AlreadyExists:
+            self.hold_snapshot(lease, key)
             return self.mounts(key)
 
     def prepare(self, key: str, parent: str, *, lease: str) -> Sequence[api.Mount]:
@@ -229,6 +230,14 @@ class Containerd:
             self.call(ADD_RESOURCE, request, f"hold {resource}")
         except AlreadyExists:
             return
+
+    def hold_snapshot(self, lease: str, key: str) -> bool:
+        """Adds a snapshot to a lease; whether it is there, which from then on it stays.
+
+        Held first, then looked for: one whose last lease has just gone would be seen and then collected.
+        """
+        self.hold(lease, key, f"snapshots/{self.snapshotter}")
+        return self.has_snapshot(key)
 
     def release(self, lease: str, resource: str, kind: str) -> None:
         request = api.LeaseResourceRequest(id=lease, resource=api.Resource(id=resource, type=kind))

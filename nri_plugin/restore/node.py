@@ -36,7 +36,14 @@ class OpenedCheckpoint:
     """In images of tmpfs mounts."""
 
     def files(self) -> CheckpointFiles:
-        return open_checkpoint(self.root)
+        return open_files(self.image, self.root)
+
+
+def open_files(image: StoredImage, root: Path) -> CheckpointFiles:
+    """The files below ``root``, which for a layered image may itself be a link that must not be followed."""
+    if image.layered:
+        return open_checkpoint(root.parent, subdirectory=root.name)
+    return open_checkpoint(root)
 
 
 @dataclass
@@ -75,7 +82,7 @@ class Node:
             if (known := self._opened.get(image.digest)) and self.views.images(image.digest).is_dir():
                 return known
             try:
-                with open_checkpoint(root) as files:
+                with open_files(image, root) as files:
                     checkpoint = read_checkpoint(files)
                     check_structure(files)
                     dump = read_dump(files)
@@ -89,7 +96,8 @@ class Node:
             except CheckpointInvalid as error:
                 self.views.release(image.digest)
                 # The view's place on this node means nothing to whoever reads the sentence.
-                sentence = error.sentence.replace(str(root), "the checkpoint image")
+                view = root.parent if image.layered else root
+                sentence = error.sentence.replace(str(view), "the checkpoint image")
                 raise CheckpointInvalid(error.reason, sentence) from error
             except BaseException:
                 self.views.release(image.digest)

@@ -212,11 +212,12 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
     known = rootfs.find_base(node.containerd, base)
     if known is not None and known.chain_id == own.chain_id:
         return
+    named = base.reference or base.name or request.image
     raise Refused(
         "BaseImageDiffers",
-        f"the container's image {request.image} is not the one the checkpoint was made on "
-        f"({base.reference or base.name}); use that image, or name the container the checkpoint belongs to with "
-        f"{contract.POD_CHECKPOINT}.<container>",
+        f"the container's image {request.image} is not the one the checkpoint was made on"
+        f"{f' ({named})' if named != request.image else ''}; use that image, or name the container the checkpoint "
+        f"belongs to with {contract.POD_CHECKPOINT}.<container>",
     )
 
 

@@ -140,12 +140,12 @@ def ensure_snapshot(
     Looked for before anything is pulled: a base image that is gone does not matter once the snapshot stands.
     """
     name = snapshot_name(image)
-    if containerd.has_snapshot(name):
+    if containerd.hold_snapshot(image.lease, name):
         return name
     # Pulled outside the lock: a replica that is cancelled must not wait for another's pull.
     base = require_base(containerd, checkpoint.base, timeout_s=pull_s, cancelled=cancelled)
     with lock(image.digest):
-        if containerd.has_snapshot(name):
+        if containerd.hold_snapshot(image.lease, name):
             return name
         key = f"{name}-making"
         containerd.remove_snapshot(key)  # of a worker that was killed at it

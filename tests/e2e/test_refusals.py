@@ -1,0 +1,650 @@
+"""What must not be restored is refused before CRIU runs: with a reason code, in one sentence, leaving nothing behind.
+
+On containerd 1.7 the pod's image is the checkpoint; on 2.1, which would restore such an image by itself, the pod keeps
+its own image and names the checkpoint in an annotation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+
+from shared.contract import HANDLER, LAYERED_DIR, POD_CHECKPOINT, TRIGGER_CONTAINERD
+from tests.e2e.node.cri import CriError
+from tests.e2e.node.image import LAYER, OciImage, busybox_image, digest_of, image_of, tar_of
+from tests.e2e.node.inventory import Inventory
+from tests.e2e.node.kubelet import RUNNING, Container, Kubelet, Pod
+from tests.e2e.node.node import Node
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.roots import Flavour, base_root
+from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import Taken, checkpointed, have, local, with_daemon
+from tests.e2e.spoilt_images import (
+    Archive,
+    archive_image,
+    delete_all,
+    import_all,
+    layered_image,
+    magic_pattern,
+    wrong_magic,
+)
+
+Step = Literal["create", "start"]
+
+PLANS: Final = "/run/nri-restore"
+CRIU: Final = "/usr/local/sbin/criu"
+CALLS: Final = "/run/criu-calls"
+WRAPPER: Final = f'#!/bin/sh\n[ "$1" = --version ] || echo "$*" >> {CALLS}\nexec /usr/sbin/criu "$@"\n'
+"""Stands before the real CRIU in the PATH and counts."""
+SENTENCE_LIMIT: Final = 400
+PAGES: Final = "checkpoint/pages-1.img"
+
+OPTIONAL: Final = {
+    "checkpoint/seccomp.img",  # lists filters, and there are none
+    "checkpoint/timens-0.img",  # CRIU takes a missing one for the node's clocks (criu/timens.c)
+    "container.log",
+    "dump.log",
+    "stats-dump",
+    "status",
+}
+"""Files that a restore does without."""
+
+
+# ---- checkpoints with something wrong ----
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    case: str
+    image: OciImage
+    reason: str
+    says: str = ""
+    """Must be in the sentence."""
+
+
+def _spoilt(case: str, archive: Archive, reason: str, says: str = "") -> Spoilt:
+    return Spoilt(case, archive_image(archive), reason, says)
+
+
+def cut_after_any_member(archive: Archive) -> Iterator[Spoilt]:
+    """Every other one without the terminator of a tar: readers take both for whole."""
+    for count in range(len(archive.members)):
+        layer = archive.first(count).tar(terminated=count % 2 == 0)
+        image = archive_image(archive, layer or bytes(1024))
+        yield Spoilt(f"cut-{count}", image, "MetadataMissing", "status.dump" if count > 34 else "")
+
+
+def lacking_one_file(archive: Archive) -> Iterator[Spoilt]:
+    for name in sorted({*archive.files} - OPTIONAL):
+        if name.startswith("checkpoint/fdinfo-"):
+            continue  # CRIU writes none for a process without open files
+        metadata = name in {"config.dump", "spec.dump", "status.dump", "rootfs-diff.tar", "checkpoint/inventory.img"}
+        yield _spoilt(
+            f"without-{_label(name)}", archive.without(name), "MetadataMissing" if metadata else "FileMissing", name
+        )
+
+
+def with_a_wrong_magic_number(archive: Archive) -> Iterator[Spoilt]:
+    for name in archive.files:
+        if pattern := magic_pattern(name):
+            spoilt = archive.with_content(name, lambda content, pattern=pattern: wrong_magic(content, pattern))  # type: ignore[misc]
+            yield _spoilt(f"magic-{_label(name)}", spoilt, "WrongMagic", name)
+
+
+def damaged(archive: Archive) -> Iterator[Spoilt]:
+    for case, change in {
+        "pages-short": lambda pages: pages[:-1],
+        "pages-a-page-short": lambda pages: pages[:-4096],
+        "pages-long": lambda pages: pages + bytes(4096),
+        "pages-empty": lambda pages: b"",
+    }.items():
+        yield _spoilt(case, archive.with_content(PAGES, change), "PagesSizeMismatch", PAGES)
+    for name in ("core-1.img", "mountpoints-13.img", "files.img", "pstree.img", "mm-1.img", "pagemap-1.img"):
+        half = archive.with_content(f"checkpoint/{name}", lambda content: content[: len(content) // 2 + 1])
+        yield _spoilt(f"half-{_label(name)}", half, "ImageDamaged", name)
+    for name in ("config.dump", "spec.dump", "status.dump", "checkpoint/descriptors.json"):
+        for case, text in {"half": b'{"', "array": b"[1]", "binary": bytes(range(256)), "empty": b""}.items():
+            spoilt = archive.with_content(name, lambda _, text=text: text)  # type: ignore[misc]
+            yield _spoilt(f"json-{case}-{_label(name)}", spoilt, "MetadataMalformed", name.rpartition("/")[2])
+    twice = archive.with_content("config.dump", lambda content: b'{"id":"x",' + content.lstrip()[1:])
+    yield _spoilt("key-twice", twice, "MetadataMalformed", "a key is given twice")
+    two = archive.with_content("checkpoint/descriptors.json", lambda _: b'["/dev/null","pipe:[1]"]')
+    yield _spoilt("two-descriptors", two, "DescriptorsInvalid")
+
+
+def not_regular_files(archive: Archive) -> Iterator[Spoilt]:
+    for name in ("config.dump", "spec.dump", PAGES, "checkpoint/inventory.img", "container.log"):
+        link = archive.with_entry(name, tarfile.SYMTYPE, linkname="/etc/hostname")
+        yield _spoilt(f"link-{_label(name)}", link, "MemberKind", name)
+    yield _spoilt("pipe", archive.with_entry("spec.dump", tarfile.FIFOTYPE), "MemberKind", "spec.dump")
+    images = [member for member in archive.members if member[0].name.startswith("checkpoint")]
+    others = tuple(member for member in archive.members if member not in images)
+    folder = tarfile.TarInfo("checkpoint")
+    folder.type, folder.linkname = tarfile.SYMTYPE, "/etc"
+    yield _spoilt("linked-folder", replace(archive, members=((folder, b""), *others)), "MemberKind", "checkpoint")
+
+
+def layered(archive: Archive) -> Iterator[Spoilt]:
+    base = busybox_image(base_root("containerd-1.7"))
+    away = tar_of({}, links={LAYERED_DIR: "/etc"})
+    yield Spoilt("layered-link", layered_image(base, archive, away), "MemberKind", "link")
+    file = tar_of({LAYERED_DIR: b"no folder"})
+    yield Spoilt("layered-file", layered_image(base, archive, file), "MemberKind")
+    nothing = tar_of({"etc/other": b""})
+    yield Spoilt("layered-nothing", layered_image(base, archive, nothing), "FileMissing", LAYERED_DIR)
+    yield Spoilt("layered-cut", layered_image(base, archive.without("spec.dump")), "MetadataMissing", "spec.dump")
+
+
+def _label(name: str) -> str:
+    return name.removeprefix("checkpoint/").replace(".", "-")
+
+
+GROUPS: Final = (cut_after_any_member, lacking_one_file, with_a_wrong_magic_number, damaged, not_regular_files, layered)
+
+
+# ---- the bench ----
+
+STRICT: Final = ContainerSpec(
+    "",
+    "strict",
+    ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"),
+    tty=True,
+    no_new_privileges=True,
+    drop_capabilities=("ALL",),
+    seccomp="RuntimeDefault",
+    read_only_root=True,
+    mounts=(VolumeMount("/data", "data"), VolumeMount("/settings", "settings", read_only=True)),
+)
+"""A container that everything was taken from, with two volumes."""
+
+
+@pytest.fixture(scope="module")
+def strict(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoints: Path) -> Taken:
+    kubelet = Kubelet(node_of("containerd-2.1"))
+    spec = replace(STRICT, image=own_checkpoint.base)
+    return checkpointed(kubelet, checkpoints, PodSpec("strict"), spec, lambda each: len(each.log()) > 3)
+
+
+@dataclass
+class Bench:
+    """A node with the daemon, every spoilt image, one pod to create containers in, and a CRIU that counts."""
+
+    node: Node
+    kubelet: Kubelet
+    taken: dict[str, Taken]
+    """``plain`` and ``strict``."""
+    archive: Archive
+    groups: dict[str, list[Spoilt]]
+    pod: Pod
+    before: Inventory
+
+    @property
+    def by_annotation(self) -> bool:
+        return self.node.flavour == "containerd-2.1"
+
+    def restoring(self, checkpoint: str, name: str, **changes: Any) -> ContainerSpec:
+        """The container as it was dumped, under another name, in the pod; other images by ``image``."""
+        taken = self.taken[checkpoint]
+        if self.by_annotation:
+            changes.pop("image", None)
+            return replace(taken.spec, name=name, **changes)
+        return replace(taken.restored(reference(checkpoint)), name=name, **changes)
+
+    def criu_calls(self) -> list[str]:
+        calls = self.node.path(CALLS)
+        return calls.read_text().splitlines() if calls.exists() else []
+
+    def refuse(
+        self, spec: ContainerSpec, reason: str, says: str = "", *, at: Step = "create", pod: Pod | None = None
+    ) -> str:
+        """Creates and starts ``spec``, which must fail at this step for this reason; returns the sentence."""
+        pod = pod or self.pod
+        calls = self.criu_calls()
+        container: Container | None = None
+        try:
+            container = pod.create(spec)
+            container.start()
+        except CriError as error:
+            details = error.details
+        else:
+            raise AssertionError(f"{spec.name} was restored")
+        finally:
+            if container is not None:
+                marks = [f"{PLANS}/{container.id}/{name}" for name in ("restoring", "work/restore.log")]
+                begun = [mark for mark in marks if self.node.path(mark).exists()]
+                container.remove()
+                pod.containers.remove(container)
+        assert (container is None) == (at == "create"), details
+        assert not begun if container is not None else True
+        assert self.criu_calls() == calls
+        sentence = sentence_of(details, reason)
+        assert says in sentence, details
+        repeated = [
+            image for image in {spec.image, *pod.spec.annotations.values()} if image and details.count(image) > 1
+        ]
+        assert not repeated, details
+        wait_for(lambda: not self.leftovers(), f"the end of what {spec.name} left: {self.leftovers()}")
+        return sentence
+
+    def leftovers(self) -> list[str]:
+        """Plan directories and mounted views."""
+        plans = {entry.name for entry in self.node.path(PLANS).iterdir()} - {"views", "daemon.lock"}
+        views = self.node.path(f"{PLANS}/views")
+        return sorted(plans) + sorted(entry.name for entry in views.iterdir()) if views.exists() else sorted(plans)
+
+    def restore(self, spec: ContainerSpec, pod: Pod | None = None) -> None:
+        """Creates and starts ``spec``, which must run on from the checkpoint."""
+        pod = pod or self.pod
+        calls = len(self.criu_calls())
+        container = pod.run(spec)
+        assert container.state == RUNNING
+        assert len(self.criu_calls()) > calls, "nothing was restored"
+        container.stop(0)
+        container.remove()
+        pod.containers.remove(container)
+
+
+def reference(case: str) -> str:
+    return f"nri-restore.test/{case}:1"
+
+
+def sentence_of(details: str, reason: str) -> str:
+    """The product's own sentence in a CRI error, which the runtime may put its own words before."""
+    before, found, sentence = details.partition(f"{reason}: ")
+    assert found, f"{reason} is not the reason: {details}"
+    sentence = sentence.removesuffix(": unknown")
+    assert len(sentence) < SENTENCE_LIMIT, f"{len(sentence)} characters: {sentence}"
+    assert before.count("rpc error: code = ") <= 1
+    assert not any(word in sentence for word in ("rpc error", "desc = ", "Traceback", "\n")), sentence
+    return sentence
+
+
+@cache
+def _groups(archive: Path) -> dict[str, list[Spoilt]]:
+    return {make.__name__: list(make(Archive.read(archive.read_bytes()))) for make in GROUPS}
+
+
+@pytest.fixture(scope="module")
+def bench(node: Node, own_checkpoint: Taken, strict: Taken) -> Iterator[Bench]:
+    with_daemon(node)
+    have(node, own_checkpoint.base)
+    taken = {"plain": own_checkpoint, "strict": strict}
+    before = node.inventory()
+    node.path(CRIU).write_text(WRAPPER)
+    node.path(CRIU).chmod(0o755)
+    archive = Archive.read(own_checkpoint.archive.read_bytes())
+    groups = _groups(own_checkpoint.archive)
+    images = {reference(each.case): each.image for group in groups.values() for each in group}
+    for name, each in taken.items():
+        images[reference(name)] = archive_image(Archive.read(each.archive.read_bytes()))
+    import_all(node, images)
+    kubelet = Kubelet(node)
+    try:
+        pod = kubelet.run_pod(own_checkpoint.pod("refusals", annotations=_annotations(node, groups)))
+        yield Bench(node, kubelet, taken, archive, groups, pod, before)
+    finally:
+        kubelet.remove_all()
+        delete_all(node, images)
+        node.path(CRIU).unlink()
+        node.path(CALLS).unlink(missing_ok=True)
+
+
+def _annotations(node: Node, groups: dict[str, list[Spoilt]]) -> dict[str, str]:
+    """Which checkpoint each container of the pod is restored from, where its image does not say it."""
+    if node.flavour != "containerd-2.1":
+        return {}
+    named = {each.case: each.case for group in groups.values() for each in group}
+    named |= {each.case: each.checkpoint for each in SETTINGS} | {"plain": "plain", "strict": "strict"}
+    return {f"{POD_CHECKPOINT}.{name}": reference(checkpoint) for name, checkpoint in named.items()}
+
+
+# ---- what the pod asks for differs from what was dumped ----
+
+
+@dataclass(frozen=True)
+class Setting:
+    case: str
+    checkpoint: Literal["plain", "strict"]
+    changes: dict[str, Any]
+    reason: str
+    at: Step
+    says: str
+
+
+MORE: Final = (VolumeMount("/more", "more"), VolumeMount("/other", "other", read_only=True))
+DATA, SETTINGS_MOUNT = STRICT.mounts
+SETTINGS: Final = (
+    Setting("tty", "plain", {"tty": True}, "TtyDiffers", "start", "set tty: false"),
+    Setting("no-tty", "strict", {"tty": False}, "TtyDiffers", "start", "set tty: true"),
+    Setting("user", "plain", {"run_as_user": 1000}, "UserDiffers", "start", "set runAsUser: 0"),
+    Setting("group", "plain", {"run_as_group": 1000}, "UserDiffers", "start", "runAsGroup: 0"),
+    Setting(
+        "read-only-root",
+        "plain",
+        {"read_only_root": True},
+        "ReadOnlyRootDiffers",
+        "create",
+        "readOnlyRootFilesystem: false",
+    ),
+    Setting(
+        "writable-root",
+        "strict",
+        {"read_only_root": False},
+        "ReadOnlyRootDiffers",
+        "create",
+        "readOnlyRootFilesystem: true",
+    ),
+    Setting("drop-all", "plain", {"drop_capabilities": ("ALL",)}, "CapabilitiesExceed", "start", "CAP_CHOWN"),
+    Setting("drop-one", "plain", {"drop_capabilities": ("NET_RAW",)}, "CapabilitiesExceed", "start", "CAP_NET_RAW"),
+    Setting(
+        "no-new-privileges",
+        "plain",
+        {"no_new_privileges": True},
+        "NoNewPrivilegesLost",
+        "start",
+        "allowPrivilegeEscalation: false",
+    ),
+    Setting("seccomp", "plain", {"seccomp": "RuntimeDefault"}, "SeccompLost", "start", "seccomp"),
+    Setting("command", "plain", {"command": ("sleep", "1")}, "CommandDiffers", "create", 'would run ["sleep", "1"]'),
+    Setting("no-mounts", "strict", {"mounts": ()}, "MountMissing", "create", "the mounts /data, /settings"),
+    Setting("one-mount", "strict", {"mounts": (DATA,)}, "MountMissing", "create", "the mount /settings"),
+    Setting(
+        "read-only-mount",
+        "strict",
+        {"mounts": (replace(DATA, read_only=True), SETTINGS_MOUNT)},
+        "MountReadOnly",
+        "create",
+        "the mount /data",
+    ),
+    Setting(
+        "writable-mount",
+        "strict",
+        {"mounts": (DATA, replace(SETTINGS_MOUNT, read_only=False))},
+        "MountReadWrite",
+        "create",
+        "the mount /settings",
+    ),
+    Setting(
+        "more-mounts",
+        "strict",
+        {"mounts": (*STRICT.mounts, *MORE)},
+        "MountUnexpected",
+        "create",
+        "mounts /more, /other",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["plain", "strict"])
+def test_sound_checkpoint_restores_on_the_same_bench(bench: Bench, name: str) -> None:
+    bench.restore(bench.restoring(name, name))
+
+
+@pytest.mark.parametrize("group", [make.__name__ for make in GROUPS])
+def test_spoilt_checkpoint_is_refused(bench: Bench, group: str) -> None:
+    assert bench.groups[group]
+    for each in bench.groups[group]:
+        spec = bench.restoring("plain", each.case)
+        bench.refuse(spec if bench.by_annotation else replace(spec, image=reference(each.case)), each.reason, each.says)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda each: each.case)
+def test_pod_that_asks_for_something_else_is_refused(bench: Bench, setting: Setting) -> None:
+    spec = bench.restoring(setting.checkpoint, setting.case, **setting.changes)
+    bench.refuse(spec, setting.reason, setting.says, at=setting.at)
+
+
+def test_privileged_pod_is_refused(bench: Bench) -> None:
+    plain = bench.taken["plain"]
+    annotations = {POD_CHECKPOINT: reference("plain")} if bench.by_annotation else {}
+    pod = bench.kubelet.run_pod(plain.pod("privileged", privileged=True, annotations=annotations))
+    spec = bench.restoring("plain", "privileged", privileged=True)
+    bench.refuse(spec, "PrivilegedDiffers", "set privileged: false", pod=pod)
+    bench.restore(replace(spec, privileged=False), pod)
+    pod.remove(grace_s=0)
+
+
+# ---- annotations ----
+
+
+def _annotated(bench: Bench, name: str, **values: str) -> Pod:
+    """A pod whose container ``main`` is to be restored from ``plain``; further annotations by their last word."""
+    keys = {key.replace("_", "-"): value for key, value in values.items()}
+    named = {f"nri-restore/{key}": value for key, value in {"checkpoint": reference("plain"), **keys}.items()}
+    return bench.kubelet.run_pod(bench.taken["plain"].pod(name, annotations=named))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "says"),
+    [
+        ({"tcp": "maybe"}, "AnnotationInvalid", "close, established, refuse"),
+        ({"on_failure": "retry"}, "AnnotationInvalid", "fail, start"),
+        ({"on_restart": "always"}, "AnnotationInvalid", "restore, start"),
+        ({"lazy": "yes"}, "AnnotationInvalid", "false, true"),
+        ({"lazy": "true"}, "LazyUnsupported", "nri-restore/lazy"),
+        ({"criu": "file-locks shell-job"}, "AnnotationInvalid", "has shell-job"),
+        ({"checkpoint": "Not A reference"}, "AnnotationInvalid", "no image reference"),
+        ({"checkpoint": ""}, "AnnotationInvalid", "no image reference"),
+        ({"tpc": "close"}, "AnnotationInvalid", "there is no annotation nri-restore/tpc"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
+)
+def test_annotation_that_cannot_be_followed_is_refused(
+    bench: Bench, values: dict[str, str], reason: str, says: str
+) -> None:
+    pod = _annotated(bench, "annotated", **values)
+    bench.refuse(replace(bench.taken["plain"].spec, name="main"), reason, says, pod=pod)
+    pod.remove(grace_s=0)
+
+
+def test_every_known_annotation_value_restores(bench: Bench) -> None:
+    pod = _annotated(
+        bench, "known", tcp="refuse", on_failure="fail", on_restart="restore", lazy="false", criu="file-locks"
+    )
+    bench.restore(replace(bench.taken["plain"].spec, name="main"), pod)
+    pod.remove(grace_s=0)
+
+
+@pytest.mark.parametrize("handler", ["", "crun"])
+def test_checkpoint_under_another_handler_is_refused_and_its_neighbour_is_not(bench: Bench, handler: str) -> None:
+    plain = bench.taken["plain"]
+    pod = bench.kubelet.run_pod(replace(plain.annotated("elsewhere", reference("plain")), handler=handler))
+    bench.refuse(plain.spec, "HandlerMissing", f"the runtime handler {HANDLER}", pod=pod)
+    neighbour = pod.run(replace(plain.spec, name="neighbour", command=("sleep", "1000")))
+    assert neighbour.state == RUNNING
+    pod.remove(grace_s=0)
+
+
+def test_annotation_that_names_an_ordinary_image_is_refused(bench: Bench) -> None:
+    plain = bench.taken["plain"]
+    pod = _annotated(bench, "ordinary", checkpoint=plain.base)
+    bench.refuse(replace(plain.spec, name="main"), "NotACheckpoint", "is an ordinary image", pod=pod)
+    pod.remove(grace_s=0)
+
+
+def test_pod_whose_image_is_not_the_checkpoints_base_is_refused(bench: Bench, busybox: str) -> None:
+    plain = bench.taken["plain"]
+    pod = _annotated(bench, "other-base")
+    spec = replace(plain.spec, name="main", image=busybox)
+    bench.refuse(spec, "BaseImageDiffers", "use that image", pod=pod)
+    pod.remove(grace_s=0)
+
+
+# ---- images that cannot be had ----
+
+
+def _truncated(layer: bytes, *, compressed: bool) -> OciImage:
+    """A checkpoint image whose layer ends too early, and whose digest says so too."""
+    sound = image_of([layer], {"Cmd": ["sh"]}, annotations={TRIGGER_CONTAINERD: "counter"})
+    if not compressed:
+        return sound
+    manifest = json.loads(sound.manifest)
+    blob = gzip.compress(layer, mtime=0)[:-1000]
+    manifest["layers"] = [{"mediaType": f"{LAYER}+gzip", "digest": digest_of(blob), "size": len(blob)}]
+    config = manifest["config"]["digest"]
+    return OciImage(json.dumps(manifest).encode(), {config: sound.blobs[config], digest_of(blob): blob})
+
+
+def test_archive_that_ends_inside_a_member_cannot_even_be_pulled(bench: Bench, registry: Registry) -> None:
+    # Not the sound one's bytes: containerd does not read a layer again whose contents it has unpacked already.
+    whole = bench.archive.with_content("stats-dump", lambda _: b"of another archive").tar()
+    header = whole.rindex(b"status.dump\0")
+    for case, image in {
+        "in-a-header": _truncated(whole[: header + 100], compressed=False),
+        "in-content": _truncated(whole[: header + 512 + 10], compressed=False),
+        "in-pages": _truncated(whole[: len(whole) // 2 + 1], compressed=False),
+        "in-gzip": _truncated(whole, compressed=True),
+    }.items():
+        registry.push(image, f"truncated:{case}")
+        pod = _annotated(bench, case, checkpoint=local(f"truncated:{case}"))
+        spec = replace(bench.taken["plain"].spec, name="main")
+        bench.refuse(spec, "ImagePullFailed", "a layer cannot be unpacked: unexpected EOF", at="start", pod=pod)
+        pod.remove(grace_s=0)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "says"),
+    [
+        (local("nothing/here:1"), "the registry has no such image"),
+        (local("own@sha256:" + "0" * 64), "the registry has no such image"),
+        ("localhost:5999/nothing:1", "connection refused"),
+        ("registry.nowhere.invalid/nothing:1", "lookup registry.nowhere.invalid"),
+    ],
+)
+def test_checkpoint_that_cannot_be_pulled_is_refused(bench: Bench, checkpoint: str, says: str) -> None:
+    pod = _annotated(bench, "unpullable", checkpoint=checkpoint)
+    bench.refuse(replace(bench.taken["plain"].spec, name="main"), "ImagePullFailed", says, at="start", pod=pod)
+    pod.remove(grace_s=0)
+
+
+def test_image_that_was_never_unpacked_is_refused(bench: Bench) -> None:
+    name = reference("packed")
+    image = archive_image(bench.archive.with_content("stats-dump", lambda _: b"another digest"))
+    words = ["ctr", "--namespace", "k8s.io", "images", "import", "--no-unpack", "-"]
+    bench.node.run(words, stdin=image.archive(name), timeout_s=60)
+    wait_for(lambda: bench.node.cri.image_status(name) is not None, f"the CRI to know {name}")
+    pod = _annotated(bench, "packed", checkpoint=name)
+    bench.refuse(replace(bench.taken["plain"].spec, name="main"), "ImageNotUnpacked", "pull it again", pod=pod)
+    pod.remove(grace_s=0)
+    delete_all(bench.node, [name])
+
+
+@pytest.mark.parametrize(
+    ("reference_of_base", "reason", "at", "says"),
+    [
+        ("sha256:" + "f" * 64, "BaseImageUnknown", "create", "without a registry digest"),
+        ("", "BaseImageUnknown", "create", "without a registry digest"),
+        ("localhost:5999/gone@sha256:" + "f" * 64, "BaseImageMissing", "start", "connection refused"),
+        (local("gone@sha256:" + "f" * 64), "BaseImageMissing", "start", "the registry has no such image"),
+    ],
+    ids=["by-id", "none", "registry-away", "deleted"],
+)
+def test_base_image_that_cannot_be_had_is_refused(
+    bench: Bench, reference_of_base: str, reason: str, at: Step, says: str
+) -> None:
+    """In image mode; with an annotation the pod's own image is the base, or is refused as another one."""
+    if bench.by_annotation:
+        reason, at, says = "BaseImageDiffers", "create", "is not the one the checkpoint was made on"
+    name = reference("baseless")
+    spoilt = bench.archive.with_json("config.dump", rootfsImageRef=reference_of_base, rootfsImageName="")
+    import_all(bench.node, {name: archive_image(spoilt)})
+    pod = _annotated(bench, "baseless", checkpoint=name) if bench.by_annotation else bench.pod
+    spec = bench.restoring("plain", "main")
+    bench.refuse(spec if bench.by_annotation else replace(spec, image=name), reason, says, at=at, pod=pod)
+    if bench.by_annotation:
+        pod.remove(grace_s=0)
+    delete_all(bench.node, [name])
+
+
+# ---- the node's CRIU ----
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "says"),
+    [
+        ("echo Version: 3.19", "CriuTooOld", "this node has 3.19"),
+        ("echo nothing of use", "CriuMissing", "nothing of use"),
+        ("exit 127", "CriuMissing", "criu --version"),
+    ],
+    ids=["old", "babble", "broken"],
+)
+def test_node_whose_criu_cannot_restore_is_refused(bench: Bench, answer: str, reason: str, says: str) -> None:
+    criu = bench.node.path(CRIU)
+    criu.write_text(WRAPPER.replace("#!/bin/sh\n", f'#!/bin/sh\n[ "$1" != --version ] || {{ {answer}; exit; }}\n'))
+    try:
+        bench.refuse(bench.restoring("plain", "plain"), reason, says)
+    finally:
+        criu.write_text(WRAPPER)
+    bench.restore(bench.restoring("plain", "plain"))
+
+
+def test_refusals_leave_nothing_on_the_node(bench: Bench) -> None:
+    bench.pod.remove(grace_s=0)
+    wait_for(lambda: not bench.leftovers(), "the plans to be gone")
+    mine = {"images", "content", "snapshots"}  # the spoilt images themselves
+
+    def left() -> list[str]:
+        beyond = bench.node.inventory().beyond(bench.before, ignoring=mine)
+        # runc keeps every seccomp filter it has compiled.
+        return [each for kind in beyond.values() for each in kind if "/.cache/seccomp" not in each]
+
+    wait_for(lambda: not left(), f"everything to be gone: {left()}")
+    assert not [each for each in bench.node.inventory().snapshots if each.startswith("nri-restore-")]
+
+
+# ---- containerd 2.1's own restore, which ours takes over ----
+
+
+def test_checkpoint_that_containerd_would_restore_by_itself_is_refused_alike(
+    node_21: Node, own_checkpoint: Taken, kubelet_of: Callable[[Node], Kubelet]
+) -> None:
+    with_daemon(node_21)
+    have(node_21, own_checkpoint.base)
+    archive = Archive.read(own_checkpoint.archive.read_bytes())
+    spoilt = {
+        "native-sound": archive,
+        "native-magic": archive.with_content("checkpoint/core-1.img", lambda core: wrong_magic(core, "core-%.img")),
+        "native-pages": archive.with_content(PAGES, lambda pages: pages[:-1]),
+        "native-diff": archive.without("rootfs-diff.tar"),
+        "native-spec": archive.without("spec.dump"),
+    }
+    images = {reference(case): archive_image(each) for case, each in spoilt.items()}
+    import_all(node_21, images)
+    pod = kubelet_of(node_21).run_pod(own_checkpoint.pod("native"))
+
+    def details_of(case: str, **changes: Any) -> tuple[Step, str]:
+        step: Step = "create"
+        with pytest.raises(CriError) as caught:
+            container = pod.create(own_checkpoint.restored(reference(case), **changes))
+            step = "start"
+            container.start()
+        if step == "start":
+            container.remove()
+            pod.containers.remove(container)
+        return step, caught.value.details
+
+    for case, reason in {
+        "native-magic": "WrongMagic",
+        "native-pages": "PagesSizeMismatch",
+        "native-diff": "MetadataMissing",
+    }.items():
+        step, details = details_of(case)
+        assert step == "create"
+        sentence_of(details, reason)
+    step, details = details_of("native-sound", tty=True)
+    assert step == "start"
+    sentence_of(details, "TtyDiffers")
+    # Its own words: containerd reads this file before it asks any plugin.
+    assert 'failed to read "spec.dump"' in details_of("native-spec")[1]
+    assert pod.run(own_checkpoint.restored(reference("native-sound"))).state == RUNNING
+    pod.remove(grace_s=0)
+    delete_all(node_21, images)
