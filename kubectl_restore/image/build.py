@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from stat import S_ISREG
+from typing import Any
 
 from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
 from kubectl_restore.image.config import image_config, manifest_annotations
 from kubectl_restore.image.destination import Destination, Written
 from kubectl_restore.image.images import Image
-from kubectl_restore.image.layers import archive_layer, checkpoint_layer, rootfs_layer
+from kubectl_restore.image.layers import Layer, archive_layer, checkpoint_layer, rootfs_layer
+from kubectl_restore.image.measure import Ahead
+from kubectl_restore.image.source import FileRange
 from shared import oci
 from shared.archive import CheckpointFiles, open_checkpoint
+from shared.compression import Compression
 from shared.contract import ImageFormat
-from shared.criu.dump import check_structure
-from shared.criu.images import ImageDirectory
-from shared.criu.tasks import Machine, read_tasks
 from shared.errors import Refused, RestoreError
 from shared.metadata import Checkpoint, read_checkpoint
-
-_ARCHITECTURES: Final[Mapping[Machine, str]] = {
-    "x86_64": "amd64",
-    "arm": "arm",
-    "aarch64": "arm64",
-    "ppc64": "ppc64le",
-    "s390": "s390x",
-    "mips": "mips64le",
-    "loongarch64": "loong64",
-    "riscv64": "riscv64",
-}
-"""CRIU's machine types (images/core.proto) as OCI names them (Go's GOARCH)."""
 
 Warn = Callable[[str], None]
 
@@ -45,6 +35,8 @@ class Order:
     image_format: ImageFormat | None
     base: str | None
     """``REF``, ``oci:DIR[:NAME]`` or ``oci-archive:FILE[:NAME]``; None: what the checkpoint recorded."""
+    to_disk: bool = False
+    """Whether the destination is on this machine, where reading the archive twice at a time costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +53,16 @@ def build(order: Order, access: AccessTo, open_destination: Callable[[Image | No
 
     Raises CheckpointInvalid for a checkpoint that is not sound; nothing has been written then.
     """
-    with open_checkpoint(order.checkpoint) as files:
+    with open_checkpoint(order.checkpoint) as files, ExitStack() as stack:
         checkpoint = read_checkpoint(files)
-        check_structure(files)
-        dump_platform = oci.Platform("linux", _architecture(files))
+        content = _Content.of(files, checkpoint)
+        if order.to_disk and content.file and files.compression is Compression.NONE:
+            expected: ImageFormat = order.image_format or "layered"
+            content = content.hashed_ahead(expected, stack)
+        # Loading what reads CRIU's images takes long enough for the hash to be well on its way.
+        from kubectl_restore.image.soundness import check_dump
+
+        dump_platform = oci.Platform("linux", check_dump(files))
         image_format, base = _decide(order, checkpoint, dump_platform, access, warn)
         if base and base.platform.architecture != dump_platform.architecture:
             raise Refused(
@@ -73,7 +71,7 @@ def build(order: Order, access: AccessTo, open_destination: Callable[[Image | No
                 "name the right image with --base",
             )
         with open_destination(base) as destination:
-            packing = _Packing(files, checkpoint, base, dump_platform, destination)
+            packing = _Packing(content, base, dump_platform, destination)
             return packing.layered() if image_format == "layered" else packing.archive()
 
 
@@ -113,38 +111,60 @@ def _without_base(order: Order, why: str, warn: Warn) -> ImageFormat:
 
 
 @dataclass(frozen=True)
-class _Packing:
-    """One checkpoint on its way into one destination."""
+class _Content:
+    """The checkpoint's layers; ``file`` is the archive, None for an unpacked directory."""
 
     files: CheckpointFiles
     checkpoint: Checkpoint
+    file: FileRange | None
+    created: datetime
+    """When the container was frozen; what no engine leaves out but a crafted archive may: the file's own time."""
+    whole: Layer
+    images: Layer
+
+    @classmethod
+    def of(cls, files: CheckpointFiles, checkpoint: Checkpoint) -> _Content:
+        status = files.path.stat()
+        created = checkpoint.checkpointed_at or datetime.fromtimestamp(int(status.st_mtime), UTC)
+        file = FileRange.whole(files.path) if S_ISREG(status.st_mode) else None
+        whole, images = archive_layer(files, created), checkpoint_layer(files, checkpoint, created)
+        return cls(files, checkpoint, file, created, whole, images)
+
+    def hashed_ahead(self, image_format: ImageFormat, stack: ExitStack) -> _Content:
+        """Begins with the digest of the large layer of that format; ``stack`` ends it."""
+        if image_format == "archive":
+            return replace(self, whole=replace(self.whole, ahead=stack.enter_context(Ahead(self.whole.source))))
+        return replace(self, images=replace(self.images, ahead=stack.enter_context(Ahead(self.images.source))))
+
+    def rootfs(self) -> Layer | None:
+        return rootfs_layer(self.files, self.checkpoint, self.created)
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """One checkpoint on its way into one destination."""
+
+    content: _Content
     base: Image | None
     dump_platform: oci.Platform
     destination: Destination
 
-    @property
-    def created(self) -> datetime:
-        """When the container was frozen; what no engine leaves out but a crafted archive may: the file's own time."""
-        return self.checkpoint.checkpointed_at or datetime.fromtimestamp(int(self.files.path.stat().st_mtime), UTC)
-
     def archive(self) -> Built:
-        layer = archive_layer(self.files, self.created)
+        layer = self.content.whole
         return self._finish("archive", [self.destination.write(layer)], [layer.created_by])
 
     def layered(self) -> Built:
         assert self.base
-        added = [
-            rootfs_layer(self.files, self.checkpoint, self.created),
-            checkpoint_layer(self.files, self.checkpoint, self.created),
-        ]
         # The base may be a layered checkpoint itself: its memory, the last layer, must not travel on.
         kept = len(self.base.manifest.layers) - is_layered_checkpoint(self.base)
         below = []
         for descriptor, diff_id in zip(self.base.manifest.layers[:kept], self.base.diff_ids, strict=False):
             self.destination.copy(descriptor, self.base)
             below.append(Written(descriptor.as_oci(), diff_id))
-        layers = [layer for layer in added if layer]
+        layers = [layer for layer in (self.content.rootfs(), self.content.images) if layer]
         written = [self.destination.write(layer) for layer in layers]
+        if self.content.file:
+            self.content.file.check_unchanged()
         history = _history(self.base, kept)
         return self._finish("layered", below + written, [layer.created_by for layer in layers], history)
 
@@ -158,18 +178,20 @@ class _Packing:
         base_digest = self.base.manifest_digest if self.base else None
         config = oci.encode(
             image_config(
-                self.checkpoint,
+                self.content.checkpoint,
                 image_format,
                 base=self.base.config if self.base else None,
                 platform=self.base.platform if self.base else self.dump_platform,
-                created=self.created,
+                created=self.content.created,
                 diff_ids=[layer.diff_id for layer in layers],
                 created_by=[] if history is None and image_format == "layered" else created_by,
                 kept_history=history or (),
             )
         )
         descriptor = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
-        annotations = manifest_annotations(self.checkpoint, image_format, created=self.created, base_digest=base_digest)
+        annotations = manifest_annotations(
+            self.content.checkpoint, image_format, created=self.content.created, base_digest=base_digest
+        )
         layer_descriptors = tuple(layer.descriptor for layer in layers)
         manifest = oci.encode(oci.Manifest(descriptor, layer_descriptors, annotations).as_json())
         self.destination.finish(config, manifest)
@@ -188,7 +210,3 @@ def _history(base: Image, layers: int) -> list[dict[str, Any]] | None:
             kept.append(line)
         layers -= line.get("empty_layer") is not True
     return kept if layers <= 0 else None
-
-
-def _architecture(files: CheckpointFiles) -> str:
-    return _ARCHITECTURES[read_tasks(ImageDirectory(files, "checkpoint"))[0].machine]

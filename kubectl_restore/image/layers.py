@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from kubectl_restore.image.measure import Ahead, Measurement
 from kubectl_restore.image.source import FileRange, Joined, Literal, Opened, Source
 from shared import contract, oci
 from shared.archive import CheckpointFiles
@@ -51,6 +53,12 @@ class Layer:
     source: Source
     compression: Compression
     created_by: str
+    ahead: Ahead | None = None
+    """When its digest is being worked out already."""
+
+    def measurement(self) -> AbstractContextManager[Measurement | Ahead]:
+        """What the destination's writing has to pass through; whoever made ``ahead`` ends it."""
+        return nullcontext(self.ahead) if self.ahead else Measurement(self.compression)
 
     @property
     def media_type(self) -> str:

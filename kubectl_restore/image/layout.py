@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,11 +15,10 @@ from typing import Any, Final, Self
 from kubectl_restore.image.destination import Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
-from kubectl_restore.image.measure import Measured, Measurement
+from kubectl_restore.image.measure import Ahead, Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.source import FileRange, Literal, Source
 from shared import oci
-from shared.compression import Compression
 from shared.errors import RestoreError
 
 LAYOUT_FILE: Final = "oci-layout"
@@ -113,17 +112,17 @@ class LayoutDestination:
         os.close(self._lock)
 
     def write(self, layer: Layer) -> Written:
-        measured = self._store(layer.source, layer.compression, layer.created_by)
+        measured = self._store(layer.source, layer.created_by, layer.measurement())
         return Written(oci.Descriptor(layer.media_type, measured.digest, measured.size), measured.diff_id)
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         if not (self._path / blob_path(descriptor.digest)).exists():
-            measured = self._store(image.images.blob(descriptor), Compression.NONE, base_label(descriptor))
+            measured = self._store(image.images.blob(descriptor), base_label(descriptor), Measurement())
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         for content in (config, manifest):
-            self._store(Literal(content), Compression.NONE, "manifest")
+            self._store(Literal(content), "manifest", Measurement())
         with _writing(self._path):
             index = self._path / INDEX_FILE
             document = _index_to_extend(index)
@@ -162,8 +161,8 @@ class LayoutDestination:
         self._made.append(path)
         return path
 
-    def _store(self, source: Source, compression: Compression, label: str) -> Measured:
-        with _writing(self._path), Measurement(compression) as measurement:
+    def _store(self, source: Source, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
+        with _writing(self._path), measuring as measurement:
             temporary = self._temporary()
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:

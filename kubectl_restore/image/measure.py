@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import queue
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -15,12 +16,16 @@ from typing import Final, Self
 
 import zstandard
 
-from kubectl_restore.image.source import PIECE_BYTES
+from kubectl_restore.image.source import PIECE_BYTES, Source
 from shared.compression import Compression
-from shared.errors import CheckpointInvalid
+from shared.errors import CheckpointInvalid, RestoreError
 
 _AHEAD: Final = 16
 """Pieces the reader may be ahead of the hash: 4 MiB in all, whatever the blob's size."""
+LEAD_BYTES: Final = 512 << 20
+"""How far ahead of the writer bytes may be hashed; it must find them in memory still."""
+_AHEAD_PIECE_BYTES: Final = 2 << 20
+_SWITCH_INTERVAL_S: Final = 0.0005
 _ZSTD_WINDOW_BYTES: Final = 128 << 20
 """The largest window that zstd itself decompresses without being told to (zstd(1), --long)."""
 
@@ -91,6 +96,69 @@ class Measurement:
             self._error = CheckpointInvalid("LayerDamaged", f"a compressed layer does not decompress: {error}")
         finally:
             compressed.drain()
+
+
+class Ahead:
+    """Hashes a source by reading it itself, beginning before whoever writes the same bytes is ready to.
+
+    Loading the rest of the program and finding the base image take as long as a good part of the digest of a large
+    archive. For files on this machine only: the writer then reads the same bytes from the page cache, which is why the
+    hash never runs further ahead of it than LEAD_BYTES. A context manager, so that its thread always ends.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+        self._position = 0
+        self._allowed = LEAD_BYTES
+        self._stopped = False
+        self._moved = threading.Condition()
+        self._error: RestoreError | None = None
+        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+
+    def __enter__(self) -> Self:
+        # The thread needs the interpreter only between pieces; imports would keep it waiting 5 ms each time.
+        self._interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._moved:
+            self._stopped = True
+            self._moved.notify()
+        self._thread.join()
+        sys.setswitchinterval(self._interval_s)
+
+    def tee(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Passes the writer's ``pieces`` on, and lets the hash go on as far."""
+        for piece in pieces:
+            with self._moved:
+                self._allowed += len(piece)
+                self._moved.notify()
+            yield piece
+
+    def result(self) -> Measured:
+        """Waits for the end; raises what reading the source raised."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+        digest = f"sha256:{self._hash.hexdigest()}"
+        return Measured(digest, digest, self._position)
+
+    def _run(self) -> None:
+        try:
+            for piece in self._source.pieces(0, _AHEAD_PIECE_BYTES):
+                with self._moved:
+                    self._moved.wait_for(lambda: self._stopped or self._position < self._allowed)
+                if self._stopped:
+                    return
+                self._hash.update(piece)
+                self._position += len(piece)
+        except RestoreError as error:
+            self._error = error
 
 
 class _Compressed(io.RawIOBase):

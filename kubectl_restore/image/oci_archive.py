@@ -6,7 +6,7 @@ import os
 import secrets
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -25,11 +25,10 @@ from kubectl_restore.image.layout import (
     read_blob,
     read_index,
 )
-from kubectl_restore.image.measure import Measured, Measurement
+from kubectl_restore.image.measure import Ahead, Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.source import FileRange, Literal, Source
 from shared import oci
-from shared.compression import Compression
 from shared.errors import RestoreError
 
 _BLOCK: Final = 512
@@ -94,17 +93,17 @@ class ArchiveDestination:
             self._discard()
 
     def write(self, layer: Layer) -> Written:
-        measured = self._store(layer.source, layer.compression, layer.created_by)
+        measured = self._store(layer.source, layer.created_by, layer.measurement())
         return Written(oci.Descriptor(layer.media_type, measured.digest, measured.size), measured.diff_id)
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         if descriptor.digest not in self._written:
-            measured = self._store(image.images.blob(descriptor), Compression.NONE, base_label(descriptor))
+            measured = self._store(image.images.blob(descriptor), base_label(descriptor), Measurement())
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         for content in (config, manifest):
-            self._store(Literal(content), Compression.NONE, "manifest")
+            self._store(Literal(content), "manifest", Measurement())
         index = oci.encode(new_index(index_entry(self._reference, manifest)))
         with self._writing():
             for name, content in ((LAYOUT_FILE, LAYOUT_MARK), (INDEX_FILE, index)):
@@ -113,8 +112,8 @@ class ArchiveDestination:
             self._file.close()
             self._temporary.replace(self._path)
 
-    def _store(self, source: Source, compression: Compression, label: str) -> Measured:
-        with self._writing(), Measurement(compression) as measurement:
+    def _store(self, source: Source, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
+        with self._writing(), measuring as measurement:
             start = self._file.tell()
             self._file.write(_header(blob_path(_UNKNOWN), source.size))
             for piece in measurement.tee(self._progress.track(label, source.size, source.pieces())):

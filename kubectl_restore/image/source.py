@@ -23,8 +23,8 @@ class Source(Protocol):
     def size(self) -> int:
         """Bytes in all."""
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
-        """The bytes from ``offset`` to the end."""
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+        """The bytes from ``offset`` to the end, in pieces of ``piece_bytes`` at most."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Literal:
     def size(self) -> int:
         return len(self.content)
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         if offset < len(self.content):
             yield self.content[offset:]
 
@@ -63,7 +63,12 @@ class FileRange:
     def part(self, start: int, size: int) -> FileRange:
         return FileRange(self.path, self.start + start, size, self.identity)
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def check_unchanged(self) -> None:
+        """Raises CheckpointInvalid("FileChanged") when the file is not the one it was."""
+        if FileRange.whole(self.path).identity != self.identity:
+            raise _changed(self.path)
+
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         """Raises CheckpointInvalid("FileChanged") when the file is not the one it was, before the last piece is out."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -72,12 +77,10 @@ class FileRange:
         try:
             position, end = self.start + offset, self.start + self.size
             while position < end:
-                piece = os.pread(descriptor, min(PIECE_BYTES, end - position), position)
+                piece = os.pread(descriptor, min(piece_bytes, end - position), position)
                 position += len(piece)
                 if not piece or (position == end and _identity(os.fstat(descriptor)) != self.identity):
-                    raise CheckpointInvalid(
-                        "FileChanged", f"{self.path} changed while it was read; build the image again"
-                    )
+                    raise _changed(self.path)
                 yield piece
         except OSError as error:
             raise _unreadable(self.path, error) from error
@@ -93,15 +96,15 @@ class Opened:
     size: int
     open: Callable[[], BinaryIO]
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         with self.open() as file:
             left = self.size - offset
             if offset and file.seekable():
                 file.seek(offset)
             elif offset:
-                for _ in _read(file, offset, self.name):
+                for _ in _read(file, offset, self.name, piece_bytes):
                     pass
-            yield from _read(file, left, self.name)
+            yield from _read(file, left, self.name, piece_bytes)
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,16 @@ class Joined:
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         for part in self.parts:
             if offset < part.size:
-                yield from part.pieces(offset)
+                yield from part.pieces(offset, piece_bytes)
             offset = max(0, offset - part.size)
 
 
-def _read(file: BinaryIO, size: int, name: str) -> Iterator[bytes]:
+def _read(file: BinaryIO, size: int, name: str, piece_bytes: int) -> Iterator[bytes]:
     while size:
-        piece = file.read(min(PIECE_BYTES, size))
+        piece = file.read(min(piece_bytes, size))
         if not piece:
             raise CheckpointInvalid("FileTruncated", f"{name} ends {size} bytes early; build the image again")
         size -= len(piece)
@@ -132,6 +135,10 @@ def _read(file: BinaryIO, size: int, name: str) -> Iterator[bytes]:
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(path: Path) -> CheckpointInvalid:
+    return CheckpointInvalid("FileChanged", f"{path} changed while it was read; build the image again")
 
 
 def _unreadable(path: Path, error: OSError) -> RestoreError:

@@ -125,7 +125,7 @@ def build(
             note=_warn,
         )
         checkpoint = files.enter_context(opened(source_name(source), fetching))
-        order = Order(checkpoint.path, None if image_format is None else image_format.value, base)
+        order = Order(checkpoint.path, None if image_format is None else image_format.value, base, to_disk=not push)
         destination = partial(_destination, reference, oci_layout, oci_archive, target, bars)
         built = build_image(order, access, destination, _warn)
     seconds = time.monotonic() - started

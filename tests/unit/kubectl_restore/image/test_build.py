@@ -54,10 +54,12 @@ class Place:
 
     open: Callable[[Image | None], Destination]
     images: Callable[[], Images]
+    to_disk: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def build(self, checkpoint: Path, image_format: ImageFormat | None = None, base: str | None = None) -> Built:
-        return build(Order(checkpoint, image_format, base), _access, self.open, self.warnings.append)
+        order = Order(checkpoint, image_format, base, to_disk=self.to_disk)
+        return build(order, _access, self.open, self.warnings.append)
 
     def pull(self, built: Built) -> PulledImage:
         image = pull(self.images(), built.digest)
@@ -78,7 +80,7 @@ def _in_registry(host: str) -> Place:
 
 def _in_layout(path: Path) -> Place:
     reference = oci.parse_reference(f"x.example/{NAME}")
-    return Place(lambda _: LayoutDestination(path, reference, Silent()), lambda: LayoutImages(path))
+    return Place(lambda _: LayoutDestination(path, reference, Silent()), lambda: LayoutImages(path), to_disk=True)
 
 
 @pytest.fixture(params=PLACES)
@@ -87,7 +89,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield _in_layout(tmp_path / "out")
     elif request.param == "archive":
         path, reference = tmp_path / "out.tar", oci.parse_reference(f"x.example/{NAME}")
-        yield Place(lambda _: ArchiveDestination(path, reference, Silent()), lambda: ArchiveImages(path))
+        yield Place(lambda _: ArchiveDestination(path, reference, Silent()), lambda: ArchiveImages(path), to_disk=True)
     elif request.param == "registry":
         with FakeRegistry() as registry:
             yield _in_registry(registry.host)
@@ -356,3 +358,29 @@ def test_a_base_whose_history_does_not_fit_gives_a_config_without_history(
     stored = (tmp_path / "out/blobs" / built.digest.replace(":", "/")).read_bytes()
     stored_config = (tmp_path / "out/blobs" / json.loads(stored)["config"]["digest"].replace(":", "/")).read_bytes()
     assert json.loads(stored_config)["history"] == []
+
+
+@pytest.mark.parametrize("image_format", ["archive", "layered"])
+@pytest.mark.parametrize("to_disk", [True, False])
+def test_an_archive_that_changes_meanwhile_is_refused_and_nothing_stays(
+    image_format: ImageFormat,
+    to_disk: bool,
+    layout: Place,
+    base: str,
+    tmp_path: Path,
+    write_checkpoint: WriteCheckpoint,
+) -> None:
+    path = write_checkpoint()
+    undisturbed = layout.open
+
+    def disturbed(image: Image | None) -> Destination:
+        with path.open("r+b") as archive:
+            archive.seek(-2048, 2)
+            archive.write(b"other")
+        return undisturbed(image)
+
+    layout.open, layout.to_disk = disturbed, to_disk
+    with pytest.raises(CheckpointInvalid, match="changed while it was read") as refusal:
+        layout.build(path, image_format, base)
+    assert refusal.value.reason == "FileChanged"
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from kubectl_restore.image.images import load_image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.layout import LayoutDestination, LayoutImages
 from kubectl_restore.image.progress import Silent
-from kubectl_restore.image.source import Literal
+from kubectl_restore.image.source import PIECE_BYTES, Literal
 from shared import oci
 from shared.compression import Compression
 from shared.errors import RestoreError
@@ -82,7 +82,7 @@ def test_what_others_wrote_into_the_index_stays(tmp_path: Path) -> None:
 class _Fails:
     size = 1 << 20
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         yield b"some"
         raise RestoreError("Test", "the source failed")
 

@@ -11,7 +11,7 @@ from kubectl_restore.image.access import Access
 from kubectl_restore.image.measure import Measured, Measurement
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.image.registry import Registry
-from kubectl_restore.image.source import Literal, Source
+from kubectl_restore.image.source import PIECE_BYTES, Literal, Source
 from kubectl_restore.image.upload import Upload
 from shared import oci
 from shared.errors import CheckpointInvalid, RestoreError, Unavailable
@@ -37,7 +37,7 @@ class _Counted:
     def __init__(self) -> None:
         self.given = 0
 
-    def pieces(self, offset: int = 0) -> Iterator[bytes]:
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         for start in range(offset, len(CONTENT), 1 << 16):
             self.given += 1
             yield CONTENT[start : start + (1 << 16)]
@@ -138,7 +138,7 @@ def test_a_refusal_cancels_the_upload(start_registry: StartRegistry) -> None:
 
 def test_a_failing_source_cancels_the_upload_and_keeps_its_own_sentence(start_registry: StartRegistry) -> None:
     class Fails(_Counted):
-        def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
             yield CONTENT[: 1 << 18]
             raise CheckpointInvalid("FileChanged", "the archive changed")
 
@@ -151,7 +151,7 @@ def test_a_failing_source_cancels_the_upload_and_keeps_its_own_sentence(start_re
 
 def test_an_interrupt_cancels_the_upload(start_registry: StartRegistry) -> None:
     class Interrupted(_Counted):
-        def pieces(self, offset: int = 0) -> Iterator[bytes]:
+        def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
             yield CONTENT[: 1 << 18]
             raise KeyboardInterrupt
 
