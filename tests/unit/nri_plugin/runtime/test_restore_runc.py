@@ -1,0 +1,469 @@
+"""The OCI runtime of our handler: what it passes on, what it refuses, and how it restores."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def ended(pid: int) -> bool:
+    try:
+        return state_of(pid) in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+# ---- everything else is the real runtime's ----
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--version"],
+        ["features"],
+        ["list", "-q"],
+        ["--root", "/run/x y", "--log=/a log", "--log-format", "json", "state", "c" * 64],
+        ["--root=/run/x", "delete", "--force", "c" * 64],
+        ["kill", "--all", "c" * 64, "9"],
+        ["exec", "--process", "/tmp/a file", "--detach", "--pid-file", "", "c" * 64],
+        ["exec", "c" * 64, "sh", "-c", "echo 'two  blanks' \"quotes\" \\ $HOME\nnew line", ""],
+        ["update", "--resources", "-", "c" * 64],
+        ["events", "--stats", "c" * 64],
+        ["ps", "--format", "json", "c" * 64],
+        ["pause", "c" * 64],
+        ["checkpoint", "--image-path", "/create", "c" * 64],
+        ["--systemd-cgroup", "--debug", "run", "c" * 64],
+        ["create"],
+        ["start", "c" * 64],
+    ],
+    ids=" ".join,
+)
+def test_other_calls_reach_the_runtime_as_they_came(wrapper: Any, words: list[str]) -> None:
+    assert wrapper.run(*words).returncode == 0
+    assert wrapper.calls == [words]
+
+
+def test_a_call_named_like_another_container_does_not_meet_its_plan(wrapper: Any) -> None:
+    wrapper.prepare("ok", restored="1")
+    assert wrapper.run("start", "other").returncode == 0
+    assert wrapper.calls == [["start", "other"]]
+
+
+def test_pod_sandbox_needs_no_plan(wrapper: Any) -> None:
+    for key in ('"io.kubernetes.cri.container-type":"sandbox"', '"io.kubernetes.cri-o.ContainerType":"sandbox"'):
+        (wrapper.bundle / "config.json").write_text('{"annotations":{' + key + "}}")
+        assert wrapper.create().returncode == 0
+    assert wrapper.calls == [list(wrapper.create_words())] * 2
+
+
+def test_container_without_plan_is_refused(wrapper: Any) -> None:
+    done = wrapper.create()
+    assert done.returncode == 1
+    assert wrapper.calls == []
+    (said,) = wrapper.logged
+    assert said.startswith("restore: NotPrepared: the nri-restore daemon was not asked about this container; ")
+    assert done.stderr == ""
+
+
+def test_without_a_log_the_reason_goes_to_stderr(wrapper: Any) -> None:
+    done = wrapper.run("create", "--bundle", str(wrapper.bundle), "c" * 64)
+    assert done.returncode == 1
+    assert done.stderr.startswith("restore: NotPrepared: ")
+
+
+def test_text_log_goes_to_stderr_too(wrapper: Any) -> None:
+    done = wrapper.run("--log", str(wrapper.log_file), "create", "--bundle", str(wrapper.bundle), "c" * 64)
+    assert done.stderr.startswith("restore: NotPrepared: ")
+    assert not wrapper.log_file.exists()
+
+
+# ---- spellings ----
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # containerd's shim (go-runc)
+        "--root ROOT --log LOG --log-format json --systemd-cgroup create --bundle BUNDLE --pid-file PID --no-pivot ID",
+        "--root=ROOT --log=LOG --log-format=json --systemd-cgroup create --bundle=BUNDLE --pid-file=PID --no-pivot ID",
+        "--root ROOT --log LOG --log-format json --systemd-cgroup create -b BUNDLE --pid-file PID --no-pivot ID",
+        # conmon
+        "--systemd-cgroup --root=ROOT --log-format=json --log=LOG create --no-pivot --bundle BUNDLE --pid-file PID ID",
+    ],
+)
+def test_every_spelling_of_the_arguments(wrapper: Any, words: str) -> None:
+    wrapper.prepare()
+    values = {
+        "ROOT": "/run/root",
+        "LOG": str(wrapper.log_file),
+        "BUNDLE": str(wrapper.bundle),
+        "PID": f"{wrapper.bundle}/init.pid",
+        "ID": "c" * 64,
+    }
+    spelt = []
+    for word in words.split():
+        key, equals, value = word.rpartition("=")
+        spelt.append(f"{key}{equals}{values.get(value, value)}")
+    assert wrapper.run(*spelt).returncode == 0
+    (call,) = wrapper.calls
+    assert call == [
+        *("--root", "/run/root", "--log", f"{wrapper.plan}/work/runc.log", "--log-format", "json", "--systemd-cgroup"),
+        *("restore", "--image-path", "/images of it", "--bundle", str(wrapper.bundle)),
+        *("--pid-file", f"{wrapper.bundle}/init.pid", "--no-pivot", "--detach", "--no-subreaper", "c" * 64),
+    ]
+    assert (wrapper.plan / "restored").read_text() == "1"
+
+
+def test_console_socket_is_passed_on(wrapper: Any) -> None:
+    wrapper.prepare()
+    assert wrapper.create("--console-socket", "/tmp/a socket").returncode == 0
+    (call,) = wrapper.calls
+    assert call[call.index("--console-socket") + 1] == "/tmp/a socket"
+
+
+# ---- status ----
+
+
+def test_plain_is_created_as_it_is(wrapper: Any) -> None:
+    wrapper.prepare("plain")
+    assert wrapper.create().returncode == 0
+    assert wrapper.calls == [list(wrapper.create_words())]
+
+
+@pytest.mark.parametrize("status", ["plain", "ok"])
+def test_checkpoint_inside_a_layered_image_is_removed_first(wrapper: Any, status: str) -> None:
+    inside = wrapper.bundle / "rootfs/.nri-restore/checkpoint"
+    inside.mkdir(parents=True)
+    wrapper.prepare(status, remove="")
+    assert wrapper.create().returncode == 0
+    assert list((wrapper.bundle / "rootfs").iterdir()) == []
+
+
+def test_link_in_place_of_the_checkpoint_is_not_followed(wrapper: Any, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    (wrapper.bundle / "rootfs/.nri-restore").symlink_to(tmp_path / "precious")
+    wrapper.prepare("plain", remove="")
+    assert wrapper.create().returncode == 0
+    assert (tmp_path / "precious/file").exists()
+
+
+def test_refusal_is_logged_as_one_valid_line_of_json(wrapper: Any) -> None:
+    wrapper.prepare('refused MountMissing: "quoted" C:\\path\tand \x07 $HOME `x` %s é')
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+    assert wrapper.logged == ['restore: MountMissing: "quoted" C:\\path and  $HOME `x` %s é']
+
+
+def test_unknown_status_is_a_refusal(wrapper: Any) -> None:
+    wrapper.prepare("okay?")
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+
+
+# ---- waiting ----
+
+
+class Held:
+    """The plan's lock as the worker holds it."""
+
+    def __init__(self, plan: Path) -> None:
+        self.fd = os.open(plan / "lock", os.O_RDWR)
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def free(self) -> None:
+        os.close(self.fd)
+
+
+def waits(wrapper: Any) -> Any:
+    """A call that has begun to wait for the lock."""
+    process = wrapper.start(*wrapper.create_words())
+    lock = f"{wrapper.plan}/lock"
+
+    def waiting() -> bool:
+        listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return any(line.startswith("flock") and lock in line for line in listed.splitlines())
+
+    wait_for(waiting, "restore-runc to wait")
+    return process
+
+
+def test_waits_for_the_preparation(wrapper: Any) -> None:
+    wrapper.configure(wait_s=20)
+    wrapper.prepare(None)
+    lock = Held(wrapper.plan)
+    process = waits(wrapper)
+    assert process.poll() is None
+    (wrapper.plan / "status").write_text("plain\n")
+    lock.free()
+    assert process.wait(20) == 0
+    assert wrapper.calls == [list(wrapper.create_words())]
+
+
+def test_wait_is_limited(wrapper: Any) -> None:
+    wrapper.prepare(None)
+    lock = Held(wrapper.plan)
+    assert wrapper.create().returncode == 1
+    lock.free()
+    (said,) = wrapper.logged
+    assert said.startswith("restore: StillPreparing: the checkpoint is still being pulled or prepared after 1 s; ")
+
+
+def test_lock_freed_by_the_death_of_its_holder(wrapper: Any) -> None:
+    wrapper.configure(wait_s=20)
+    wrapper.prepare(None)
+    holder = subprocess.Popen(["flock", wrapper.plan / "lock", "cat"], stdin=subprocess.PIPE, start_new_session=True)
+    wait_for(lambda: bool(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text()), "the lock to be held")
+    process = waits(wrapper)
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert process.wait(20) == 1
+    assert wrapper.calls == []
+    assert wrapper.logged[0].startswith("restore: PreparationLost: the nri-restore daemon ended while it prepared")
+
+
+def test_container_removed_while_it_waits(wrapper: Any) -> None:
+    wrapper.prepare(None)
+    lock = Held(wrapper.plan)
+    wrapper.configure(wait_s=20)
+    process = waits(wrapper)
+    for file in (*(wrapper.plan / "work").iterdir(), *(each for each in wrapper.plan.iterdir() if each.is_file())):
+        file.unlink()
+    (wrapper.plan / "work").rmdir()
+    wrapper.plan.rmdir()
+    lock.free()
+    assert process.wait(20) == 1
+    assert wrapper.logged == ["restore: Cancelled: the container was removed while its restore was being prepared"]
+
+
+def test_stopped_pod_restores_nothing(wrapper: Any) -> None:
+    wrapper.prepare("ok", cancelled="")
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+    assert wrapper.logged == ["restore: Cancelled: the pod was stopped before its container was restored"]
+
+
+# ---- restoring ----
+
+
+def test_log_of_the_checkpoint_comes_before_the_new_one(wrapper: Any, tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    wrapper.prepare("ok", log="old lines\n", logpath=f"{log}\n")
+    assert wrapper.create().returncode == 0
+    assert log.read_text() == "old lines\n"
+
+
+def test_failure_is_undone_and_says_the_first_telling_error(wrapper: Any, tmp_path: Path) -> None:
+    wrapper.prepare()
+    wrapper.behaves(
+        f"cat >{wrapper.plan}/work/restore.log <<'E'\n"
+        "(00.01)      1: Error (criu/rlimit.c:1): Can't setup RLIMIT_NOFILE\n"
+        '(00.02)      1: Error (criu/files-reg.c:2): File "root/held" has \\bad size\n'
+        "(00.03) Error (criu/cr-restore.c:3): Restoring FAILED.\n"
+        "E\nstatus=1"
+    )
+    assert wrapper.create().returncode == 1
+    said = 'File "root/held" has \\bad size'
+    kept = f"{tmp_path}/kept/restore.log"
+    assert wrapper.logged == [
+        f"restore: CriuFailed: CRIU cannot restore the container: {said} (full log: {kept})",
+    ]
+    assert said in Path(kept).read_text()
+    assert wrapper.calls[1:] == [["--root", "/run/root", "delete", "--force", "c" * 64]]
+    assert (wrapper.plan / "failed").exists()
+    assert not (wrapper.plan / "restored").exists()
+    assert "iptables -w 5 -F CRIU" in wrapper.firewall
+
+
+def test_failure_before_criu_tells_the_runtimes_last_error(wrapper: Any) -> None:
+    wrapper.prepare()
+    wrapper.behaves(
+        f'printf \'%s\\n\' \'{{"level":"error","msg":"no such thing","time":"now"}}\' >{wrapper.plan}/work/runc.log\n'
+        "status=1"
+    )
+    assert wrapper.create().returncode == 1
+    assert "CRIU cannot restore the container: no such thing (full log: " in wrapper.logged[0]
+
+
+def test_failure_without_any_word(wrapper: Any) -> None:
+    wrapper.prepare()
+    wrapper.behaves("status=1")
+    assert wrapper.create().returncode == 1
+    assert "CRIU cannot restore the container: it gave no reason (full log: " in wrapper.logged[0]
+
+
+def test_kept_log_has_a_limit(wrapper: Any, tmp_path: Path) -> None:
+    wrapper.configure(max_log_bytes=1000)
+    wrapper.prepare()
+    wrapper.behaves(f"head -c 100000 /dev/zero >{wrapper.plan}/work/restore.log\nstatus=1")
+    wrapper.create()
+    assert (tmp_path / "kept/restore.log").stat().st_size == 1000
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+
+
+def test_restore_that_takes_too_long_is_ended(wrapper: Any, tmp_path: Path) -> None:
+    wrapper.configure(restore_s=1)
+    wrapper.prepare()
+    wrapper.behaves(f"echo $$ >{tmp_path}/pid\nexec /bin/sleep 100")
+    assert wrapper.create().returncode == 1
+    assert wrapper.logged == ["restore: RestoreTimeout: CRIU did not finish within 1 s"]
+    assert ended(int((tmp_path / "pid").read_text()))
+    assert wrapper.calls[1][2:4] == ["delete", "--force"]
+
+
+def test_killed_in_the_middle_it_is_undone_all_the_same(wrapper: Any, tmp_path: Path) -> None:
+    wrapper.prepare()
+    wrapper.behaves(f"echo $$ >{tmp_path}/pid\nexec /bin/sleep 100")
+    process = wrapper.start(*wrapper.create_words())
+    wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), "the restore to begin")
+    process.kill()
+    process.wait()
+    wait_for(lambda: (wrapper.plan / "failed").exists(), "the restore to be undone")
+    assert ended(int((tmp_path / "pid").read_text()))
+    assert wrapper.calls[1:] == [["--root", "/run/root", "delete", "--force", "c" * 64]]
+
+
+def test_what_outlives_a_restore_leaves_a_good_one_alone(wrapper: Any) -> None:
+    wrapper.prepare()
+    assert wrapper.create().returncode == 0
+    lock = f"{wrapper.plan}/restoring"
+
+    def gone() -> bool:
+        listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return lock not in listed and str(wrapper.plan) not in listed
+
+    wait_for(gone, "the guard to end")
+    assert len(wrapper.calls) == 1
+    assert not (wrapper.plan / "failed").exists()
+
+
+def test_pod_stopped_during_the_restore(wrapper: Any) -> None:
+    wrapper.prepare()
+    wrapper.behaves(f": >{wrapper.plan}/cancelled\nrestored=1")
+    assert wrapper.create().returncode == 1
+    assert wrapper.logged == ["restore: Cancelled: the pod was stopped while its container was restored"]
+    assert wrapper.calls[1][2:4] == ["delete", "--force"]
+    assert not (wrapper.plan / "restored").exists()
+
+
+def test_failed_restore_becomes_a_start_where_the_pod_wants_that(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"start-on-failure": ""})
+    wrapper.behaves("status=1")
+    # The fake runtime's `create` ends well.
+    assert wrapper.create().returncode == 0
+    assert [call[6] if len(call) > 6 else call[2] for call in wrapper.calls] == ["restore", "delete", "create"]
+    assert wrapper.calls[2] == list(wrapper.create_words())
+
+
+def test_stopped_pod_is_not_started_in_place_of_a_restore(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"start-on-failure": ""})
+    wrapper.behaves(f": >{wrapper.plan}/cancelled\nstatus=1")
+    assert wrapper.create().returncode == 1
+    assert len(wrapper.calls) == 2
+
+
+def test_descriptors_of_its_own_reach_no_runtime(wrapper: Any, tmp_path: Path) -> None:
+    wrapper.prepare("ok", **{"start-on-failure": ""})
+    wrapper.behaves(f"ls -l /proc/$$/fd >{tmp_path}/open\nstatus=1")
+    assert wrapper.create().returncode == 0
+    assert str(wrapper.plan) not in (tmp_path / "open").read_text()
+
+
+# ---- starting ----
+
+
+def stopped_tree() -> tuple[subprocess.Popen[str], list[int]]:
+    """A stopped process, its child and its grandchild."""
+    script = "sh -c 'sh -c \"kill -STOP \\$\\$; exec sleep 100\" & kill -STOP $$; wait' & kill -STOP $$; wait"
+    top = subprocess.Popen(["sh", "-c", script], text=True, start_new_session=True)
+    pids: list[int] = []
+
+    def complete() -> bool:
+        pids[:] = [top.pid]
+        for pid in pids:
+            pids.extend(int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return len(pids) == 3 and all(state_of(pid) == "T" for pid in pids)
+
+    wait_for(complete, "three stopped processes")
+    return top, pids
+
+
+def test_start_wakes_the_whole_tree(wrapper: Any) -> None:
+    top, pids = stopped_tree()
+    try:
+        wrapper.prepare("ok", restored=str(top.pid), stopped="")
+        assert wrapper.run("--root", "/run/root", "start", "c" * 64).returncode == 0
+        assert [state_of(pid) for pid in pids] == ["S", "S", "S"] or "T" not in [state_of(pid) for pid in pids]
+        assert wrapper.calls == []
+    finally:
+        os.killpg(top.pid, signal.SIGKILL)
+        top.wait()
+
+
+def test_start_leaves_alone_what_was_stopped_when_dumped(wrapper: Any) -> None:
+    top, pids = stopped_tree()
+    try:
+        wrapper.prepare("ok", restored=str(top.pid), stopped=f"{pids[1]}\n99999999\n")
+        assert wrapper.run("start", "c" * 64).returncode == 0
+        assert state_of(pids[1]) == "T"
+        assert "T" not in {state_of(pids[0]), state_of(pids[2])}
+    finally:
+        os.killpg(top.pid, signal.SIGKILL)
+        top.wait()
+
+
+def test_restore_that_the_runtime_began_by_itself_is_taken_over_and_woken(wrapper: Any) -> None:
+    top, pids = stopped_tree()
+    try:
+        wrapper.prepare("ok", stopped="")
+        wrapper.behaves(f"restored={top.pid}")
+        words = ("--root", "/run/root", "restore", "--image-path", "/theirs", "--work-path", "/theirs too", "--detach")
+        done = wrapper.run(*words, "--bundle", str(wrapper.bundle), "--pid-file", f"{wrapper.bundle}/pid", "c" * 64)
+        assert done.returncode == 0
+        (call,) = wrapper.calls
+        assert "/images of it" in call
+        assert "/theirs" not in call
+        assert "T" not in [state_of(pid) for pid in pids]
+    finally:
+        os.killpg(top.pid, signal.SIGKILL)
+        top.wait()
+
+
+def test_restore_that_the_runtime_began_by_itself_without_a_plan_is_refused(wrapper: Any) -> None:
+    done = wrapper.run("restore", "--image-path", "/theirs", "--bundle", str(wrapper.bundle), "c" * 64)
+    assert done.returncode == 1
+    assert wrapper.calls == []
+
+
+# ---- configuration ----
+
+
+def test_configured_runtime_and_defaults(wrapper: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other runtime"
+    other.write_text("#!/bin/sh\necho other\n")
+    other.chmod(0o755)
+    wrapper.configure(runtime=str(other), nonsense="ignored")
+    assert wrapper.run("state", "x").stdout == "other\n"
+    wrapper.environment["NRI_RESTORE_RUNC_CONF"] = "/nowhere"
+    assert wrapper.run("state", "x").returncode == 0
+    assert wrapper.calls == [["state", "x"]]
