@@ -15,14 +15,14 @@ from nri_plugin.containerd.images import pull
 from nri_plugin.restore import options, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
-from nri_plugin.restore.mounts import check_mounts
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
-from nri_plugin.restore.verify import check_command, check_dump, check_settings, pod_identity
 from shared import contract
+from shared.compare import check_command, check_dump, check_settings, pod_identity
+from shared.compare.mounts import check_mounts
 from shared.criu.dump_host import read_dump_host
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.spec import RuntimeSpec, parse_spec

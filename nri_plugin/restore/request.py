@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from nri_plugin.restore.mount_paths import is_read_only
 from shared import contract
+from shared.compare.paths import is_read_only
 from shared.errors import Refused, RestoreError
 from shared.oci import parse_reference
 

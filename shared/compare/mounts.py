@@ -8,12 +8,24 @@ dump (reference: CRIU mount.c, runc libcontainer/criu_linux.go addCriuRestoreMou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from nri_plugin.restore.mount_paths import is_bind, is_read_only, where
-from nri_plugin.restore.request import RequestMount
-from nri_plugin.restore.verify.settings import privileged_differs, read_only_root_differs
+from shared.compare.paths import is_bind, is_read_only, where
+from shared.compare.settings import privileged_differs, read_only_root_differs
 from shared.errors import Refused
 from shared.spec import Mount
+
+
+class DeclaredMount(Protocol):
+    """A mount as a request or a spec has it."""
+
+    @property
+    def destination(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def options(self) -> tuple[str, ...]: ...
+
 
 EXPENDABLE = (
     "/dev/termination-log",
@@ -28,7 +40,7 @@ FOLLOW_THE_ROOT = frozenset({"/etc/hostname", "/etc/resolv.conf"})
 """The CRI mounts its own files read-only exactly where the root is (internal/cri/server/container_create_linux.go)."""
 
 
-def check_mounts(dumped: Sequence[Mount], requested: Sequence[RequestMount]) -> tuple[str, ...]:
+def check_mounts(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) -> tuple[str, ...]:
     """Compares; returns what the restored container will lack, as sentences for the report.
 
     Raises Refused: MountMissing names every path the pod does not declare, MountReadOnly and MountReadWrite those
@@ -56,9 +68,10 @@ def check_mounts(dumped: Sequence[Mount], requested: Sequence[RequestMount]) -> 
     return tuple(f"{path} is not in the checkpoint and will be missing in the restored container" for path in extra)
 
 
-def _check_access(ours: Mapping[str, RequestMount], theirs: Mapping[str, Mount]) -> None:
-    tightened = [path for path, mount in theirs.items() if ours[path].read_only and not is_read_only(mount.options)]
-    loosened = [path for path, mount in theirs.items() if not ours[path].read_only and is_read_only(mount.options)]
+def _check_access(ours: Mapping[str, DeclaredMount], theirs: Mapping[str, Mount]) -> None:
+    read_only = {path: is_read_only(ours[path].options) for path in theirs}
+    tightened = [path for path, mount in theirs.items() if read_only[path] and not is_read_only(mount.options)]
+    loosened = [path for path, mount in theirs.items() if not read_only[path] and is_read_only(mount.options)]
     if FOLLOW_THE_ROOT.intersection(tightened):
         raise read_only_root_differs(dumped=False)
     if FOLLOW_THE_ROOT.intersection(loosened):
@@ -77,10 +90,10 @@ def _check_access(ours: Mapping[str, RequestMount], theirs: Mapping[str, Mount])
         )
 
 
-def _check_privileged(dumped: Sequence[Mount], requested: Sequence[RequestMount]) -> None:
+def _check_privileged(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) -> None:
     """The CRI mounts /sys writable in privileged containers alone (containerd pkg/oci, WithPrivileged mounts)."""
     was = next((not is_read_only(mount.options) for mount in dumped if mount.destination == "/sys"), None)
-    asked = next((not mount.read_only for mount in requested if mount.destination == "/sys"), None)
+    asked = next((not is_read_only(mount.options) for mount in requested if mount.destination == "/sys"), None)
     if was is not None and asked is not None and was != asked:
         raise privileged_differs(dumped=was)
 

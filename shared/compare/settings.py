@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nri_plugin.restore.verify.pod_identity import PodIdentity
+from shared.compare.pod_identity import PodIdentity
 from shared.errors import Refused
 from shared.spec import RuntimeSpec
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-from nri_plugin.restore.mount_paths import where
+from shared.compare.paths import where
 from shared.criu.dump import Dump
 from shared.criu.open_files import InternetSocket, OpenFile, RegularFile
 from shared.criu.tmpfs import DeviceNode

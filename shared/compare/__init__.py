@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nri_plugin.restore.verify.credentials import check_credentials
-from nri_plugin.restore.verify.mount_tree import check_mount_tree
-from nri_plugin.restore.verify.namespaces import check_namespaces
-from nri_plugin.restore.verify.open_files import check_device_nodes, check_open_files
-from nri_plugin.restore.verify.pod_identity import PodIdentity, pod_identity
-from nri_plugin.restore.verify.settings import check_command, check_settings
+from shared.compare.credentials import check_credentials
+from shared.compare.mount_tree import check_mount_tree
+from shared.compare.namespaces import check_namespaces
+from shared.compare.open_files import check_device_nodes, check_open_files
+from shared.compare.pod_identity import PodIdentity, pod_identity
+from shared.compare.settings import check_command, check_settings
 from shared.criu.dump import Dump
 from shared.criu.tmpfs import DeviceNode
 from shared.spec import RuntimeSpec

@@ -2,15 +2,15 @@
 
 CRIU takes only the source of an external mount from the live spec, everything else from the dump, and mounts what it
 knows (proc, sysfs, tmpfs …) anew wherever the dump says (criu/mount.c, runc libcontainer/criu_linux.go). The spec.dump
-of the same archive may say something else, so restore/mounts.py alone, which explains better, is not enough.
+of the same archive may say something else, so mounts.py alone, which explains better, is not enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nri_plugin.restore.mount_paths import is_bind, is_read_only, where
-from nri_plugin.restore.verify.settings import read_only_root_differs
+from shared.compare.paths import is_bind, is_read_only, where
+from shared.compare.settings import read_only_root_differs
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused

@@ -6,7 +6,7 @@ Sources: capabilities(7) (execve, no_new_privs), linux security/commoncap.c, run
 
 from __future__ import annotations
 
-from nri_plugin.restore.verify.pod_identity import PodIdentity
+from shared.compare.pod_identity import PodIdentity
 from shared.criu.capabilities import capability_names
 from shared.criu.dump import Dump
 from shared.criu.tasks import Task, Thread
