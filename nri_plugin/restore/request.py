@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from shared import contract
-from shared.compare.paths import is_read_only
 from shared.errors import Refused, RestoreError
 from shared.oci import parse_reference
 
@@ -78,10 +77,6 @@ class RequestMount:
     type: str
     source: str
     options: tuple[str, ...]
-
-    @property
-    def read_only(self) -> bool:
-        return is_read_only(self.options)
 
 
 @dataclass(frozen=True)
