@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2154,SC2016,SC2174
-# Read by restore-runc when there is something to restore or to wake; works with its variables.
+# Read by restore-runc when there is something to restore; works with its variables. Every fork here is a millisecond of
+# StartContainer: what builtins can do, they do.
 
 mount_overlay() { # <command to run first, in the directory of the overlay's links>: in place of what is on the rootfs
 	IFS= read -r options <"$plan/mount"
@@ -7,45 +8,27 @@ mount_overlay() { # <command to run first, in the directory of the overlay's lin
 }
 
 identity() { # what a restore overwrites in namespaces that the whole pod shares; $1: "save" prints, "load" reads stdin
-	set -- "$1" "$(namespace uts)" "$(namespace ipc)"
-	[ "$2$3" ] || return 0
+	verb=$1
+	set -- '' ''
+	while read -r type path; do
+		case $type in uts) set -- "$path" "$2" ;; ipc) set -- "$1" "$path" ;; esac
+	done <"$plan/namespaces"
+	[ "$1$2" ] || return 0
 	script='for f do [ -r "$f" ] && read -r v <"$f" && printf "%s=%s\n" "$f" "$v"; done; :'
-	[ "$1" = load ] && script='while IFS="=" read -r f v; do
+	[ "$verb" = load ] && script='while IFS="=" read -r f v; do
 		read -r now <"$f"; [ "$now" = "$v" ] || printf %s "$v" >"$f"; done; :'
 	uts='' ipc='' k=/proc/sys/kernel m=/proc/sys/fs/mqueue
-	[ "$2" ] && uts="$k/hostname $k/domainname"
-	[ "$3" ] && ipc="$k/msgmax $k/msgmnb $k/msgmni $k/sem $k/shmall $k/shmmax $k/shmmni $k/shm_rmid_forced
+	[ "$1" ] && uts="$k/hostname $k/domainname"
+	[ "$2" ] && ipc="$k/msgmax $k/msgmnb $k/msgmni $k/sem $k/shmall $k/shmmax $k/shmmni $k/shm_rmid_forced
 		$m/queues_max $m/msg_max $m/msgsize_max $m/msg_default $m/msgsize_default"
 	# shellcheck disable=SC2086
-	nsenter ${2:+"--uts=$2"} ${3:+"--ipc=$3"} sh -c "$script" sh $uts $ipc 2>/dev/null
+	nsenter ${1:+"--uts=$1"} ${2:+"--ipc=$2"} sh -c "$script" sh $uts $ipc 2>/dev/null
 }
 
 namespace() { # <type>: path of the pod's namespace, nothing if it is the node's
 	while read -r type path; do
 		[ "$type" = "$1" ] && printf '%s' "$path" && return
 	done <"$plan/namespaces"
-}
-
-wake() { # <pid>: SIGCONT for it and all below, but those that were stopped when dumped
-	tree=$1 level=$1
-	while [ "$level" ]; do
-		next=''
-		for pid in $level; do
-			for children in /proc/"$pid"/task/*/children; do
-				read -r found <"$children"
-				next="$next${found:+ $found}"
-			done
-		done
-		tree="$tree$next" level=$next
-	done
-	for pid in $tree; do
-		if [ -s "$plan/stopped" ]; then
-			while read -r key inner; do
-				[ "$key" = NSpid: ] && grep -qx "${inner##*[!0-9]}" "$plan/stopped" && continue 2
-			done <"/proc/$pid/status"
-		fi
-		kill -CONT "$pid"
-	done
 }
 
 explain() { # <exit status>: why the restore failed, from CRIU's log, else the runtime's
@@ -72,7 +55,7 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 }
 
 guard() { # undoes the restore when we are killed in the middle of it: only a process that outlives us can
-	keep=$(cat "$plan/keep")
+	IFS= read -r keep <"$plan/keep"
 	{
 		printf '%s' "$root" >"$plan/root" && printf '%s' "$runtime" >"$plan/runtime" &&
 			{ identity save || :; } >"$plan/identity" && read -r uptime _ </proc/uptime && printf '%s' "$uptime" >"$plan/restoring"
@@ -90,7 +73,7 @@ restore() {
 	[ "$result" = 0 ] && identity load <"$plan/identity"
 	if [ "$result" = 0 ] && [ ! -f "$plan/cancelled" ]; then
 		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
-		[ -f "$plan/logpath" ] && cat "$plan/log" >>"$(cat "$plan/logpath")"
+		[ -f "$plan/logpath" ] && IFS= read -r logpath <"$plan/logpath" && cat "$plan/log" >>"$logpath"
 		read -r pid <"$pidfile"
 		# The runtime's next checkpoint of it reads the same file: what the node's administrator set for that.
 		ln -sf /etc/criu/runc.conf "$plan/criu.conf"
