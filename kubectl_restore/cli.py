@@ -7,6 +7,7 @@ import typer
 from kubectl_restore.ending import ending
 from kubectl_restore.kube.flags import EPILOG
 from kubectl_restore.verbs.build import build
+from kubectl_restore.verbs.check import check
 from kubectl_restore.verbs.checkpoint import checkpoint
 from kubectl_restore.verbs.inspect import inspect
 
@@ -28,6 +29,7 @@ def _root() -> None:
 app.command("checkpoint", epilog=EPILOG)(checkpoint)
 app.command("build", epilog=EPILOG)(build)
 app.command("inspect")(inspect)
+app.command("check")(check)
 
 
 def main() -> None:

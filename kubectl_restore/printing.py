@@ -7,6 +7,7 @@ direction is shown as an escape.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ _RICH: Final[dict[Style, str]] = {
     "warn": "yellow",
     "bad": "bold red",
 }
+_ROOM_MIN: Final = 20
+"""Columns that a deep branch keeps for its text."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -81,33 +84,56 @@ class Branch:
         return branch
 
 
-def plain_lines(branch: Branch) -> Iterator[str]:
-    """The tree without colours."""
-    for trunk, pieces in _lines(branch):
-        yield trunk + "".join(piece.text for piece in pieces)
-
-
 def print_tree(branch: Branch, stream: IO[str] | None = None) -> None:
-    """With colours on a terminal (unless NO_COLOR is set), plain otherwise."""
+    """With colours and wrapped lines on a terminal, one line a branch elsewhere."""
     stream = stream or sys.stdout
     if not on_terminal(stream):
-        for line in plain_lines(branch):
-            print(line, file=stream)
+        print_pieces(((Piece(trunk), *pieces) for trunk, pieces in _lines(branch)), stream)
+        return
+    width = shutil.get_terminal_size().columns
+    print_pieces(_wrapped(_lines(branch), width), stream)
+
+
+def print_pieces(lines: Iterable[tuple[Piece, ...]], stream: IO[str]) -> None:
+    """One line for each; colours on a terminal unless NO_COLOR is set (no-color.org)."""
+    if not on_terminal(stream) or os.environ.get("NO_COLOR"):
+        for pieces in lines:
+            print("".join(piece.text for piece in pieces), file=stream)
         return
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream, highlight=False, no_color="NO_COLOR" in os.environ)
-    for line, pieces in _lines(branch):
-        text = Text(line, style="dim")
-        for piece in pieces:
-            text.append(piece.text, style=f"not dim {_RICH[piece.style]}" if piece.style != "dim" else "dim")
-        # A wrapped line would break the tree's trunk.
-        console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+    console = Console(file=stream, highlight=False)
+    for pieces in lines:
+        # Text takes what it is given literally; a string would be read for markup.
+        console.print(Text.assemble(*((piece.text, _RICH[piece.style]) for piece in pieces)), soft_wrap=True)
 
 
 def on_terminal(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _wrapped(lines: Iterable[tuple[str, tuple[Piece, ...]]], width: int) -> Iterator[tuple[Piece, ...]]:
+    """Long lines go on below their start, so that the trunk stays whole."""
+    for trunk, pieces in lines:
+        room = max(width - len(trunk), _ROOM_MIN)
+        start = trunk
+        line: list[Piece] = []
+        used = 0
+        for piece in pieces:
+            text = piece.text
+            while used + len(text) > room:
+                cut = text.rfind(" ", 0, room - used + 1)
+                if cut <= 0:
+                    cut = room - used
+                line.append(Piece(text[:cut], piece.style))
+                yield Piece(start, "dim"), *line
+                text = text[cut:].removeprefix(" ")
+                start = trunk.replace("├── ", "│   ").replace("└── ", "    ")
+                line, used = [], 0
+            line.append(Piece(text, piece.style))
+            used += len(text)
+        yield Piece(start, "dim"), *line
 
 
 def _lines(branch: Branch) -> Iterator[tuple[str, tuple[Piece, ...]]]:

@@ -19,6 +19,10 @@ POD_LAZY: Final = "nri-restore/lazy"
 POD_TCP: Final = "nri-restore/tcp"
 POD_CRIU: Final = "nri-restore/criu"
 
+NODE_FACTS: Final = "nri-restore/node-facts"
+"""Annotation of a Node: JSON with ``criu`` (version, empty: none), ``cgroup`` (1 or 2), ``cpu``, ``cpuFlags``; each
+optional."""
+
 ImageFormat = Literal["archive", "layered"]
 
 # Manifest annotations and config labels of checkpoint images.

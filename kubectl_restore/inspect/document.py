@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,8 @@ def _plain(value: Any) -> Any:
         return {_camel(field.name): _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]
+    if isinstance(value, enum.Enum):
+        return value.value
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 

@@ -1,0 +1,103 @@
+"""One check, top to bottom: from an open checkpoint and a machine to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kubectl_restore.check.contents import check_contents
+from kubectl_restore.check.cpu import CpuNeeds, dump_needs, level_needs
+from kubectl_restore.check.files import compare_files, expected_files, volumes
+from kubectl_restore.check.findings import Finding, Report, finding, report_of
+from kubectl_restore.check.machine import GO_ARCHITECTURES, Machine
+from kubectl_restore.check.platform import check_cpu, check_platform
+from kubectl_restore.check.pod import PodContainer, check_pod
+from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up
+from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
+from kubectl_restore.reading import OpenCheckpoint
+from shared import oci
+from shared.criu.dump import Dump, check_structure, read_dump
+from shared.criu.dump_host import read_dump_host
+from shared.criu.images import ImageDirectory
+from shared.criu.tmpfs import read_device_nodes
+from shared.errors import CheckpointInvalid, RestoreError
+from shared.metadata import Checkpoint, read_checkpoint
+
+NO_BASE = "none"
+"""``--base none``: the files are not compared."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a checkpoint."""
+
+    machine: Machine
+    base: str | None
+    """As for ``build``, or NO_BASE; None: what the checkpoint recorded."""
+    pod: PodContainer | None
+
+
+def examine(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Report:
+    """Raises nothing for a bad checkpoint: that is a finding."""
+    against = question.machine.name
+    try:
+        return report_of(opened.name, against, _findings(opened, question, access))
+    except CheckpointInvalid as error:
+        damaged = finding("CheckpointDamaged", "checkpoint", f"{error.reason}: {error.sentence}")
+        return report_of(opened.name, against, [damaged])
+
+
+def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Iterator[Finding]:
+    checkpoint = read_checkpoint(opened.files)
+    check_structure(opened.files)
+    dump = read_dump(opened.files)
+    host = read_dump_host(opened.files)
+    pages = sum(name.startswith("pages-") for name in dump.images)
+    whole = f"{len(dump.images)} images of {len(dump.tasks)} processes, {pages} of memory, sizes as their indexes say"
+    yield finding("CheckpointWhole", "checkpoint", whole)
+    yield from check_platform(dump, host, checkpoint.criu_version, question.machine)
+    yield from check_contents(dump, checkpoint.spec)
+    images = ImageDirectory(opened.files, "checkpoint")
+    needs = dump_needs(images, dump)
+    expected, elsewhere = expected_files(images, dump)
+    yield from volumes(elsewhere)
+    layers, why = _root(opened, checkpoint, dump, question.base, access)
+    if layers is None:
+        yield why
+    else:
+        try:
+            found = look_up(layers, [file.path for file in expected])
+        except (RestoreError, OSError) as error:
+            yield finding("BaseUnreadable", "files", f"the base image cannot be read to the end: {error}")
+        else:
+            levels = (there.elf.isa_level for there in found.values() if there and there.elf)
+            needs = CpuNeeds(needs.flags | level_needs(levels), needs.recorded)
+            yield from compare_files(expected, found)
+    if question.machine.os == "linux":
+        yield check_cpu(needs, host, question.machine)
+    if question.pod:
+        nodes = read_device_nodes(opened.files, dump.mounts)
+        yield from check_pod(question.pod, checkpoint, dump, nodes, in_image=opened.image is not None)
+
+
+def _root(
+    opened: OpenCheckpoint, checkpoint: Checkpoint, dump: Dump, wanted: str | None, access: AccessTo
+) -> tuple[list[Layer] | None, Finding]:
+    """The layers that the container's root consists of, else the finding that says why not."""
+    nothing = finding("BaseNotChecked", "files", "the files were not compared with the base image (--base none)")
+    if opened.image and is_layered_checkpoint(opened.image):
+        return image_layers(opened.image, len(opened.image.manifest.layers) - 1), nothing
+    if wanted == NO_BASE:
+        return None, nothing
+    platform = oci.Platform("linux", GO_ARCHITECTURES[dump.root.machine])
+    try:
+        if wanted:
+            base, _ = named_base(wanted, checkpoint.base, platform, access)
+        else:
+            base = recorded_base(checkpoint.base, platform, access)
+        if is_archive_checkpoint(base):
+            raise RestoreError("BaseIsCheckpoint", f"{base.name} is a checkpoint in archive format, not a root")
+    except (RestoreError, OSError) as error:
+        remedy = "name it with --base, or leave the comparison out with --base none"
+        return None, finding("BaseUnreadable", "files", f"the base image cannot be read: {error}; {remedy}")
+    return layers_of(opened.files, checkpoint, base), nothing

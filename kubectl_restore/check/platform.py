@@ -1,0 +1,140 @@
+"""Processor, kernel, cgroups and CRIU of a dump against those of a machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from kubectl_restore.check.cpu import CpuNeeds
+from kubectl_restore.check.findings import Finding, finding, listed
+from kubectl_restore.check.machine import Machine
+from kubectl_restore.inspect.gather import cgroup_version
+from shared.criu.dump import Dump
+from shared.criu.dump_host import DumpHost
+
+_FEATURES: Final = {
+    "time": ((5, 6), "time namespaces"),
+    "pidfd": ((5, 3), "descriptors of processes"),
+    "memfd": ((3, 17), "memfd"),
+}
+"""What a dump may hold, and the first kernel that has it (time_namespaces(7), pidfd_open(2), memfd_create(2))."""
+
+
+def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine: Machine) -> Iterator[Finding]:
+    if machine.os != "linux":
+        yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
+        return
+    yield _architecture(dump, machine)
+    yield from _kernel(dump, host, machine)
+    yield from _cgroups(dump, machine)
+    yield _criu(criu_version, machine)
+
+
+def check_cpu(needs: CpuNeeds, host: DumpHost, machine: Machine) -> Finding:
+    """``needs``: of the dump and, where they could be read, of its programs."""
+    judged = machine.cpu_judged
+    asked = needs.flags if judged is None else needs.flags & judged
+    if machine.cpu_flags is not None and (missing := sorted(asked - machine.cpu_flags)):
+        sentence = f"the processes need {listed(missing)} of the processor, which {machine.name} does not have"
+        return finding("CpuFeaturesMissing", "processor", sentence)
+    if host.cpu and host.cpu == machine.cpu:
+        return finding("CpuSuffices", "processor", f"{machine.name} has the same processor, {host.cpu}")
+    if machine.cpu_flags is None and needs.flags:
+        return finding(
+            "CpuUnknown",
+            "processor",
+            f"the processes need {listed(sorted(needs.flags))} of the processor; whether {machine.name} has that is "
+            "not known: its node has no labels of node-feature-discovery",
+        )
+    if not needs.recorded:
+        return finding(
+            "CpuNeedsUnknown",
+            "processor",
+            "the dump does not record which features of the processor its programs chose at their start; nothing that "
+            f"can be seen in it speaks against {machine.name}",
+        )
+    return finding("CpuSuffices", "processor", f"{machine.name} has all that the processes need of the processor")
+
+
+def _architecture(dump: Dump, machine: Machine) -> Finding:
+    dumped = dump.root.machine
+    if machine.architecture is None:
+        return finding("ArchitectureUnknown", "machine", f"{machine.name} does not say what processor it has")
+    if dumped != machine.architecture:
+        sentence = f"the checkpoint is of {dumped} processes, {machine.name} is {machine.architecture}"
+        return finding("ArchitectureDiffers", "machine", sentence)
+    return finding("ArchitectureSame", "machine", f"both are {dumped}")
+
+
+def _kernel(dump: Dump, host: DumpHost, machine: Machine) -> Iterator[Finding]:
+    here = version_numbers(machine.kernel)
+    if here is None:
+        yield finding("KernelUnknown", "machine", f"{machine.name} does not say which kernel it has")
+        return
+    held = {file.kind for file in dump.files}
+    if dump.root.ids.time_ns != dump.inventory.ids.time_ns:
+        held.add("time")
+    missing = [
+        f"{what} (Linux {first[0]}.{first[1]})"
+        for name, (first, what) in _FEATURES.items()
+        if name in held and here < first
+    ]
+    if missing:
+        sentence = f"the dump holds {listed(missing)}, {machine.name} has Linux {machine.kernel}"
+        yield finding("KernelFeatureMissing", "machine", sentence)
+        return
+    there = version_numbers(host.kernel)
+    if there is None:
+        yield finding("KernelUnknown", "machine", "the checkpoint does not record the kernel it was taken under")
+    elif here < there:
+        yield finding(
+            "KernelOlder",
+            "machine",
+            f"the checkpoint was taken under Linux {host.kernel}, {machine.name} has {machine.kernel}; programs may "
+            "use what they found in the newer one",
+        )
+    else:
+        yield finding(
+            "KernelNewEnough", "machine", f"taken under Linux {host.kernel}, {machine.name} has {machine.kernel}"
+        )
+
+
+def _cgroups(dump: Dump, machine: Machine) -> Iterator[Finding]:
+    dumped = cgroup_version(dump)
+    if dumped is None:
+        return
+    if machine.cgroup_version is None:
+        sentence = f"the container had cgroup v{dumped} mounted; whether {machine.name} has that is not known"
+        yield finding("CgroupVersionUnknown", "machine", sentence)
+    elif dumped != machine.cgroup_version:
+        yield finding(
+            "CgroupVersionDiffers",
+            "machine",
+            f"the container had cgroup v{dumped} mounted, {machine.name} has v{machine.cgroup_version}; restore on a "
+            f"node with v{dumped}",
+        )
+
+
+def _criu(needed: str | None, machine: Machine) -> Finding:
+    if machine.criu_missing:
+        return finding("CriuMissing", "machine", f"{machine.name} has no criu; install it there, or name a --node")
+    if machine.criu_version is None:
+        return finding("CriuUnknown", "machine", f"which CRIU {machine.name} has is not known")
+    if needed is None:
+        sentence = f"{machine.name} has CRIU {machine.criu_version}; the checkpoint does not record which one took it"
+        return finding("CriuNewEnough", "machine", sentence)
+    if (version_numbers(machine.criu_version) or (0, 0)) < (version_numbers(needed) or (0, 0)):
+        return finding(
+            "CriuTooOld",
+            "machine",
+            f"the checkpoint was made by CRIU {needed}, {machine.name} has {machine.criu_version}; install CRIU "
+            f"{needed} or later there",
+        )
+    return finding("CriuNewEnough", "machine", f"made by CRIU {needed}, {machine.name} has {machine.criu_version}")
+
+
+def version_numbers(version: str | None) -> tuple[int, int] | None:
+    """Major and minor."""
+    found = re.match(r"v?(\d{1,6})\.(\d{1,6})", version or "")
+    return (int(found[1]), int(found[2])) if found else None

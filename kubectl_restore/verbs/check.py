@@ -1,0 +1,140 @@
+"""``kubectl-restore check``: would this checkpoint restore, here or on a node, in this pod?"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubectl_restore.ending import Debug
+from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
+from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, Source, TlsVerify, registries
+
+if TYPE_CHECKING:
+    from kubectl_restore.check.findings import Report
+    from kubectl_restore.check.machine import Machine
+    from kubectl_restore.check.pod import PodContainer
+    from shared.archive import CheckpointFiles
+
+_MANIFEST_BYTES_MAX = 4 << 20
+
+
+class Output(enum.StrEnum):
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+@cluster_verb
+def check(
+    source: Source,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NAME", help="The node to restore on. Default: this machine.")
+    ] = None,
+    filename: Annotated[
+        str | None,
+        typer.Option("-f", "--filename", metavar="FILE", help="Manifest of the pod to restore in; - is the input."),
+    ] = None,
+    pod: Annotated[
+        str | None, typer.Option("--pod", metavar="NAME", help="The pod to compare with, as it is in the cluster.")
+    ] = None,
+    container: Annotated[
+        str, typer.Option("-c", "--container", metavar="NAME", help="Container of that pod. Default: of the same name.")
+    ] = "",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="IMAGE",
+            help="The image that the container was started from: REF, oci:DIR[:NAME] or oci-archive:FILE[:NAME]; none "
+            "leaves the comparison of files out. Default: as recorded in the checkpoint.",
+        ),
+    ] = None,
+    output: Annotated[Output, typer.Option("-o", "--output", help="How to print the findings.")] = Output.table,
+    plain_http: PlainHttp = False,
+    tls_verify: TlsVerify = True,
+    ca_file: CaFile = None,
+    authfile: AuthFile = None,
+    debug: Debug = False,
+    *,
+    cluster: ClusterFlags,
+) -> None:
+    """Say whether a checkpoint would restore, and if not, why.
+
+    Exit status: 0 it would, 1 it would fail, 2 could not tell. docs/check.md explains every code.
+    """
+    if filename and pod:
+        raise typer.BadParameter("give one of --filename and --pod", param_hint="--pod")
+    from kubectl_restore.check.examine import Question, examine
+    from kubectl_restore.image.progress import progress
+    from kubectl_restore.reading import open_source
+
+    access = registries(plain_http, tls_verify, ca_file, authfile)
+    machine = _machine(node, cluster)
+    manifest = _manifest(filename) if filename else _live_pod(pod, cluster) if pod else None
+    with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
+        asked = None if manifest is None else _container(manifest, container, opened.files)
+        report = examine(opened, Question(machine, base, asked), access)
+    _print(report, output)
+    raise typer.Exit(report.exit_code)
+
+
+def _machine(node: str | None, cluster: ClusterFlags) -> Machine:
+    from kubectl_restore.check.machine import node_machine, this_machine
+
+    if node is None:
+        return this_machine()
+    from kubectl_restore.kube.connection import connect, path_of
+
+    return node_machine(connect(cluster).get(path_of("nodes", name=node)))
+
+
+def _live_pod(name: str, cluster: ClusterFlags) -> dict[str, Any]:
+    from kubectl_restore.kube.connection import connect, path_of
+
+    connection = connect(cluster)
+    return {"kind": "Pod", **connection.get(path_of("pods", connection.namespace, name))}
+
+
+def _manifest(name: str) -> Any:
+    """The only document of a YAML or JSON file."""
+    import yaml
+
+    from shared.errors import RestoreError
+
+    try:
+        content = sys.stdin.buffer.read(_MANIFEST_BYTES_MAX) if name == "-" else _read(Path(name))
+        documents = [each for each in yaml.safe_load_all(content) if each is not None]
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise RestoreError("ManifestInvalid", f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    if len(documents) != 1:
+        raise RestoreError("ManifestInvalid", f"{name} has {len(documents)} documents; give one pod")
+    return documents[0]
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MANIFEST_BYTES_MAX)
+
+
+def _container(manifest: Any, wanted: str, files: CheckpointFiles) -> PodContainer:
+    from kubectl_restore.check.pod import choose_container
+    from shared.metadata import read_checkpoint
+
+    return choose_container(manifest, wanted, read_checkpoint(files).container_name)
+
+
+def _print(report: Report, output: Output) -> None:
+    if output is Output.table:
+        from kubectl_restore.check.table import print_report
+
+        print_report(report)
+        return
+    from kubectl_restore.check.findings import KIND
+    from kubectl_restore.inspect.document import as_json, as_yaml, document_of
+
+    document = document_of(report, KIND)
+    print(as_json(document) if output is Output.json else as_yaml(document).rstrip())
