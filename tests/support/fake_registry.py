@@ -36,6 +36,8 @@ class Faults:
     mount: bool = True
     lose_commit_answer: int = 0
     """How often the answer to a committed upload gets lost."""
+    cut_blobs: int = 0
+    """How many downloads of a blob break off in the middle."""
     wrong_digest: bool = False
     """Answers requests for a manifest by digest with another manifest."""
     forbid: str = ""
@@ -203,6 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _blob(self, repository: str, digest: str) -> None:
         content = self.registry.blobs.get((repository, digest))
+        if content and self.command == "GET" and self.registry.faults.cut_blobs and len(content) > 100:
+            self.registry.faults.cut_blobs -= 1
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            raise ConnectionAbortedError
         self._answer(404 if content is None else 200, content or b"")
 
     def _manifest(self, repository: str, name: str, length: int) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_restore.image import registry as registry_module
+from kubectl_restore.image import upload as upload_module
 from kubectl_restore.image.access import Access
+from kubectl_restore.image.base import named_base
 from kubectl_restore.image.build import Built, Order, build
 from kubectl_restore.image.destination import Destination
 from kubectl_restore.image.images import Image, Images
@@ -19,7 +21,8 @@ from kubectl_restore.image.registry_images import RegistryDestination, RegistryI
 from shared import contract, oci
 from shared.compression import Compression
 from shared.contract import ImageFormat
-from shared.errors import CheckpointInvalid, Refused, RestoreError
+from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
+from shared.metadata import BaseImage as BaseRecord
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import (
     SyntheticDump,
@@ -290,6 +293,34 @@ def test_layers_are_copied_when_they_cannot_be_mounted(
         place.pull(place.build(write_checkpoint(), "layered", BaseImage().push(source)))
         target.blobs.clear()
     assert not refusing.uploads
+
+
+def test_a_base_that_breaks_off_while_it_is_read_is_read_on_for_a_push(
+    start_registry: StartRegistry, write_checkpoint: WriteCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "PAUSES_S", (0.0, 0.0))
+    source, target = start_registry(), start_registry()
+    wanted, place = BaseImage().push(source), _in_registry(target.host)
+    base = named_base(wanted, BaseRecord(None, None, None, None), oci.Platform("linux", "amd64"), _access)[0]
+    source.faults.cut_blobs = 1
+    with place.open(base) as destination:
+        destination.copy(base.manifest.layers[0], base)
+    assert source.faults.cut_blobs == 0
+    assert BaseImage().layers[0] in target.blobs.values()
+    assert place.build(write_checkpoint(), "layered", wanted).image_format == "layered"
+
+
+def test_a_base_that_breaks_off_while_it_is_read_fails_a_layout(
+    start_registry: StartRegistry, layout: Place, tmp_path: Path
+) -> None:
+    source = start_registry()
+    wanted = BaseImage().push(source)
+    base = named_base(wanted, BaseRecord(None, None, None, None), oci.Platform("linux", "amd64"), _access)[0]
+    source.faults.cut_blobs = 1
+    with pytest.raises(Unavailable, match="broke off") as refusal, layout.open(base) as destination:
+        destination.copy(base.manifest.layers[0], base)
+    assert refusal.value.reason == "BaseInterrupted"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_layer_that_arrives_damaged_from_another_registry_is_refused(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_restore.image import oci_archive
 from kubectl_restore.image.images import load_image
 from kubectl_restore.image.layers import Layer
+from kubectl_restore.image.layout import blob_path
 from kubectl_restore.image.oci_archive import ArchiveDestination, ArchiveImages
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.image.source import Literal
@@ -109,3 +111,11 @@ def test_a_blob_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "base.tar").write_bytes(tar_of(files))
     with pytest.raises(RestoreError, match=f"no blob {base.config_digest}"):
         load_image(ArchiveImages(tmp_path / "base.tar"), base.digest, "base", PLATFORM)
+
+
+def test_a_header_keeps_its_length_when_its_name_is_filled_in() -> None:
+    """Also above 8 GiB, where tar needs an extended header for the size."""
+    for size in (0, 9 << 30):
+        before, after = (oci_archive._header(blob_path("sha256:" + digit * 64), size) for digit in "0a")
+        assert len(before) == len(after)
+        assert tarfile.TarInfo.frombuf(after[-512:], "utf-8", "strict").name == blob_path("sha256:" + "a" * 64)
