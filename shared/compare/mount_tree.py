@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.compare.paths import is_bind, is_read_only, where
+from shared.compare.paths import MASK, is_bind, is_read_only, where
 from shared.compare.settings import read_only_root_differs
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
 from shared.spec import Mount, RuntimeSpec
 
-MASK = "/dev/null"
-"""runc covers a masked file with it (libcontainer/rootfs_linux.go maskPaths)."""
 CGROUPS = "/sys/fs/cgroup"
 
 

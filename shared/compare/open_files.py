@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-from shared.compare.paths import where
+from shared.compare.paths import MASK, where
 from shared.criu.dump import Dump
 from shared.criu.open_files import InternetSocket, OpenFile, RegularFile
 from shared.criu.tmpfs import DeviceNode
@@ -41,9 +41,10 @@ _FOREIGN: Final = ("ext",)
 
 def check_open_files(dump: Dump, live: RuntimeSpec) -> None:
     """Raises Refused: FileExceeds naming what is open; ProtectedPathOpen naming the path."""
+    masks = {mount.id for mount in dump.mounts if mount.external == MASK}
     for file in dump.files:
         _check_kind(file, live)
-        if isinstance(file, RegularFile):
+        if isinstance(file, RegularFile) and file.mount not in masks:  # whoever opens a masked file gets the mask
             _check_regular(file, live)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+MASK = "/dev/null"
+"""runc covers a masked file with it (libcontainer/rootfs_linux.go maskPaths)."""
+
 
 def is_bind(type_: str, options: Sequence[str]) -> bool:
     return type_ == "bind" or "bind" in options or "rbind" in options

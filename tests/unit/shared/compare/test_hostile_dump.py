@@ -1,0 +1,414 @@
+"""A dump whose images hold more than the pod grants is refused, whatever the archive's spec.dump says.
+
+Each rule with the smallest change that breaks it, and with the pod that makes the same change harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from shared.compare import PodIdentity, check_dump
+from shared.compare.namespaces import check_namespaces
+from shared.criu import criu_pb2 as pb
+from shared.criu.tmpfs import DeviceNode
+from shared.errors import Refused
+from shared.spec import Device, Namespace, Rlimit
+from tests.support.checkpoints import SyntheticDump
+from tests.support.pods import ALL, Security, read, spec, synthetic_dump, words
+
+Change = Callable[[SyntheticDump], None]
+
+ORDINARY = Security()
+NOBODY = Security(uid=1000, gid=1000, no_new_privileges=True, drop=("ALL",))
+
+
+def thread(pid: int, **fields: Any) -> Change:
+    """Sets fields of the thread's credentials."""
+
+    def change(dump: SyntheticDump) -> None:
+        creds = dump.core(pid).thread_core.creds
+        for key, value in fields.items():
+            if isinstance(value, list):
+                getattr(creds, key)[:] = value
+            else:
+                setattr(creds, key, value)
+
+    return change
+
+
+def opened(kind: int, **part: Any) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        dump.add_file(pb.FileEntry(type=kind, id=77, **part), descriptor=9)
+
+    return change
+
+
+def regular(
+    path: str, *, flags: int = os.O_RDONLY, mode: int = 0o100644, mount: int = 147, ext: bool = False
+) -> Change:
+    entry = pb.RegFileEntry(id=77, flags=flags, name=path.encode(), mnt_id=mount, mode=mode, ext=ext)
+    return opened(1, reg=entry)
+
+
+def mounted(path: str, **fields: Any) -> Change:
+    """One more mount that CRIU would make itself."""
+    return lambda dump: dump.add_mount(path, **{"root": b"/", "ext_key": None, **fields})
+
+
+def entry(path: str, **fields: Any) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        mount = dump.mount(path)
+        for key, value in fields.items():
+            setattr(mount, key, value)
+
+    return change
+
+
+def ids(pid: int, **fields: Any) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        for key, value in fields.items():
+            setattr(dump.ids(pid), key, value)
+
+    return change
+
+
+def everybody(**fields: Any) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        for pid in (1, 2):
+            ids(pid, **fields)(dump)
+
+    return change
+
+
+def seccomp_off(pid: int) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        dump.core(pid).thread_core.ClearField("seccomp_filter")
+        dump.core(pid).thread_core.seccomp_mode = 0
+
+    return change
+
+
+def limit(number: int, hard: int) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        for pid in (1, 2):
+            for position, entry in enumerate(dump.core(pid).tc.rlimits.rlimits):
+                entry.cur = entry.max = 1024
+                if position == number:
+                    entry.max = hard
+
+    return change
+
+
+def second_thread(dump: SyntheticDump) -> None:
+    """A thread beside the leader, with no_new_privs off."""
+    dump.images["pstree.img"][0].threads.append(30)  # type: ignore[attr-defined]
+    core = pb.CoreEntry()
+    core.CopyFrom(dump.core(1))
+    core.thread_core.creds.no_new_privs = 0
+    dump.images["core-30.img"] = [core]
+
+
+def ghost(mode: int, device: int) -> Change:
+    def change(dump: SyntheticDump) -> None:
+        dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=5, remap_id=1, remap_type=1)]
+        dump.images["ghost-file-1.img"] = [pb.GhostFileEntry(uid=0, gid=0, mode=mode, rdev=device)]
+
+    return change
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    change: Change
+    reason: str
+    says: str
+    pod: Security = ORDINARY
+    granted: Security | None = None
+    """A pod that may have it; None where none may."""
+    live: dict[str, Any] = field(default_factory=dict)
+    """Fields of the live spec that the refusing pod has beside ``pod``."""
+
+
+MKNOD = Security(drop=("CAP_MKNOD",))
+RULES = (
+    # credentials
+    Rule("permitted", thread(2, cap_prm=words(ALL)), "CapabilitiesExceed", "holds", granted=Security(privileged=True)),
+    Rule("effective", thread(2, cap_eff=words(1 << 21)), "CapabilitiesExceed", "CAP_SYS_ADMIN"),
+    Rule("bounding", thread(1, cap_bnd=words(1 << 21)), "CapabilitiesExceed", "could gain CAP_SYS_ADMIN"),
+    Rule("inheritable", thread(1, cap_inh=words(1 << 21)), "CapabilitiesExceed", "could pass on CAP_SYS_ADMIN"),
+    Rule("ambient", thread(1, cap_amb=words(1 << 21)), "CapabilitiesExceed", "holds CAP_SYS_ADMIN"),
+    Rule("unknown capability", thread(1, cap_prm=words(1 << 60)), "CapabilitiesExceed", "CAP_60"),
+    Rule(
+        "capabilities of nobody",
+        thread(1, cap_prm=words(1)),
+        "CapabilitiesExceed",
+        "CAP_CHOWN",
+        Security(uid=1000, gid=1000, no_new_privileges=True),
+        Security(uid=1000, gid=1000),
+    ),
+    Rule("uid", thread(2, euid=0), "IdentityExceeds", "process 2 (app) of the checkpoint runs as uid 0", NOBODY),
+    Rule("saved uid", thread(1, suid=0), "IdentityExceeds", "uid 0", NOBODY),
+    Rule(
+        "uid of root without CAP_SETUID",
+        thread(1, uid=5, euid=5, suid=5, fsuid=5),
+        "IdentityExceeds",
+        "uid 5",
+        Security(drop=("ALL",)),
+        Security(),
+    ),
+    Rule("gid", thread(1, fsgid=0), "IdentityExceeds", "group 0", NOBODY),
+    Rule("groups", thread(1, groups=[1000, 42]), "IdentityExceeds", "group 42", NOBODY, replace(NOBODY, groups=(42,))),
+    Rule("privileges", thread(2, no_new_privs=0), "NoNewPrivilegesLost", "process 2", Security(no_new_privileges=True)),
+    Rule("privileges of a thread", second_thread, "NoNewPrivilegesLost", "process 1", Security(no_new_privileges=True)),
+    Rule("seccomp", seccomp_off(2), "SeccompLost", "process 2", Security(seccomp=True), Security()),
+    Rule("securebits", thread(1, secbits=1), "SecurebitsExceed", "securebits 0x1", Security(drop=("ALL",)), Security()),
+    Rule(
+        "limit",
+        limit(7, 4096),
+        "RlimitExceeds",
+        "RLIMIT_NOFILE 4096, the pod's container 1024",
+        granted=Security(),
+        live={"rlimits": (Rlimit("RLIMIT_NOFILE", 1024, 1024),)},
+    ),
+    Rule(
+        "no limit",
+        limit(8, (1 << 64) - 1),
+        "RlimitExceeds",
+        "RLIMIT_MEMLOCK unlimited",
+        granted=Security(add=("CAP_SYS_RESOURCE",)),
+        live={"rlimits": (Rlimit("RLIMIT_MEMLOCK", 1, 65536),)},
+    ),
+    Rule(
+        "apparmor",
+        thread(1, lsm_profile=b"unconfined-by-me"),
+        "LsmLabelDiffers",
+        "label unconfined-by-me, the pod under cri-containerd.apparmor.d",
+        granted=Security(),
+        live={"apparmor_profile": "cri-containerd.apparmor.d"},
+    ),
+    Rule(
+        "selinux",
+        thread(1, lsm_profile=b""),
+        "LsmLabelDiffers",
+        "none",
+        granted=Security(),
+        live={"selinux_label": "system_u:system_r:container_t:s0:c1,c2"},
+    ),
+    # mounts
+    Rule(
+        "root writable",
+        entry("/", flags=0),
+        "ReadOnlyRootDiffers",
+        "readOnlyRootFilesystem: false",
+        Security(read_only_root=True),
+        Security(),
+    ),
+    Rule(
+        "volume writable",
+        entry("/data", flags=0),
+        "MountTreeDiffers",
+        "/data, writable",
+        Security(data_read_only=True),
+        Security(),
+    ),
+    Rule("sys writable", entry("/sys", flags=0, sb_flags=0), "MountTreeDiffers", "sysfs /sys"),
+    Rule("volume elsewhere", entry("/data", mountpoint=b"/etc"), "MountTreeDiffers", "/etc"),
+    Rule("volume unknown", lambda dump: dump.add_mount("/var/lib/other"), "MountTreeDiffers", "/var/lib/other"),
+    Rule("key of no volume", entry("/data", ext_key=b"/proc"), "MountTreeDiffers", "/data"),
+    Rule(
+        "tmpfs",
+        mounted("/root", fstype=5, source=b"tmpfs"),
+        "MountTreeDiffers",
+        "tmpfs /root",
+        granted=Security(add=("CAP_SYS_ADMIN",)),
+    ),
+    Rule("second proc", mounted("/mnt", fstype=1, source=b"proc"), "MountTreeDiffers", "proc /mnt"),
+    Rule("devtmpfs", mounted("/mnt", fstype=3, source=b"devtmpfs"), "MountTreeDiffers", "devtmpfs /mnt"),
+    Rule("disk", mounted("/mnt", fstype=16, fsname=b"ext4", source=b"/dev/vda"), "MountTreeDiffers", "ext4 /mnt"),
+    Rule("proc for sys", entry("/sys", fstype=1), "MountTreeDiffers", "proc /sys"),
+    Rule("mask writable", entry("/sys/firmware", flags=0, sb_flags=0), "MountTreeDiffers", "/sys/firmware"),
+    Rule("sysctls writable", entry("/proc/sys", flags=0), "MountTreeDiffers", "/proc/sys"),
+    Rule("no terminal", mounted("/dev/console", fstype=5, source=b"tmpfs"), "MountTreeDiffers", "/dev/console"),
+    Rule("cgroup of another kind", mounted("/sys/fs/cgroup/x", fstype=1), "MountTreeDiffers", "/sys/fs/cgroup/x"),
+    # files
+    Rule(
+        "raw socket",
+        opened(4, isk=pb.InetSkEntry(id=77, family=2, type=3, proto=1, src_addr=[0], dst_addr=[0])),
+        "FileExceeds",
+        "a raw socket open, which takes CAP_NET_RAW",
+        Security(drop=("CAP_NET_RAW",)),
+        Security(),
+    ),
+    Rule(
+        "packet socket",
+        opened(10, psk=pb.PacketSockEntry(id=77)),
+        "FileExceeds",
+        "CAP_NET_RAW",
+        Security(drop=("CAP_NET_RAW",)),
+        Security(),
+    ),
+    Rule("tun", opened(15), "FileExceeds", "CAP_NET_ADMIN", granted=Security(add=("CAP_NET_ADMIN",))),
+    Rule("bpf", opened(19), "FileExceeds", "CAP_BPF", granted=Security(add=("CAP_BPF",))),
+    Rule("fanotify", opened(12), "FileExceeds", "CAP_SYS_ADMIN", granted=Security(add=("CAP_SYS_ADMIN",))),
+    Rule("foreign file", opened(16), "FileExceeds", "of the node"),
+    Rule("foreign regular file", regular("/x", ext=True), "FileExceeds", "of the node"),
+    Rule("unknown kind", opened(99), "FileExceeds", "of the node"),
+    Rule("masked", regular("/proc/kcore"), "ProtectedPathOpen", "/proc/kcore", granted=Security(privileged=True)),
+    Rule("below masked", regular("/sys/firmware/acpi/tables"), "ProtectedPathOpen", "/sys/firmware/acpi/tables"),
+    Rule(
+        "sysctl",
+        regular("/proc/sys/kernel/core_pattern", flags=os.O_WRONLY),
+        "ProtectedPathOpen",
+        "core_pattern open for writing",
+        granted=Security(privileged=True),
+    ),
+    Rule("sysctl both", regular("/proc/sys/vm/x", flags=os.O_RDWR), "ProtectedPathOpen", "for writing"),
+    Rule(
+        "disk open",
+        regular("/dev/vda", mode=stat.S_IFBLK | 0o600),
+        "DeviceExceeds",
+        "the device /dev/vda open",
+        granted=Security(privileged=True),
+    ),
+    Rule("device open", regular("/dev/mem", mode=stat.S_IFCHR | 0o600), "DeviceExceeds", "/dev/mem"),
+    Rule(
+        "deleted device",
+        ghost(stat.S_IFBLK | 0o600, os.makedev(254, 0)),
+        "DeviceExceeds",
+        "a deleted file a block device 254:0",
+        MKNOD,
+        Security(),
+    ),
+    # namespaces
+    Rule("the node's processes", ids(1, pid_ns_id=1), "NamespacesDiffer", "a pid namespace of its own"),
+    Rule(
+        "the node's network",
+        everybody(net_ns_id=2),
+        "NamespacesDiffer",
+        "a network namespace of its own",
+        granted=Security(host_network=True),
+    ),
+    Rule("the node's ipc", ids(1, ipc_ns_id=3), "NamespacesDiffer", "ipc namespace"),
+    Rule("the node's mounts", ids(1, mnt_ns_id=6), "NamespacesDiffer", "mount namespace"),
+    Rule(
+        "users",
+        everybody(user_ns_id=70),
+        "NamespacesDiffer",
+        "hostUsers",
+    ),
+    Rule("nested", ids(2, ipc_ns_id=44), "NestedNamespaces", "CAP_SYS_ADMIN", granted=Security(add=("CAP_SYS_ADMIN",))),
+)
+
+
+def dumped(rule: Rule, security: Security) -> SyntheticDump:
+    made = synthetic_dump(security)
+    if rule.name == "the node's mounts":
+        made.images["mountpoints-6.img"] = made.images["mountpoints-13.img"]
+    return made
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_images_that_hold_more_than_the_pod_grants_are_refused(rule: Rule) -> None:
+    live = replace(spec(rule.pod), **rule.live)
+    made = dumped(rule, rule.pod)
+    label = (live.apparmor_profile or live.selinux_label).encode()
+    for pid in (1, 2):
+        made.core(pid).thread_core.creds.lsm_profile = label
+        for each in made.core(pid).tc.rlimits.rlimits:
+            each.cur = each.max = 1
+    check_dump(read(made), live, live, PodIdentity())  # sound before the change
+    rule.change(made)
+    with pytest.raises(Refused) as refusal:
+        check_dump(read(made), live, live, PodIdentity())
+    assert refusal.value.reason == rule.reason
+    assert rule.says in refusal.value.sentence
+    assert len(refusal.value.sentence) < 400
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.granted], ids=lambda rule: rule.name)
+def test_the_same_images_restore_in_a_pod_that_grants_it(rule: Rule) -> None:
+    assert rule.granted
+    made = dumped(rule, rule.pod)
+    if rule.granted.privileged:
+        made = dumped(rule, rule.granted)
+    rule.change(made)
+    live = spec(rule.granted)
+    check_dump(read(made), live, live, PodIdentity())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        thread(1, secbits=1 << 4),  # keep capabilities: anybody may set it
+        thread(1, cap_prm=words(0), cap_eff=words(0), cap_bnd=words(0)),
+        thread(1, groups=[]),
+        regular("/etc/hostname", flags=os.O_RDWR),
+        regular("/proc/meminfo"),
+        regular("/proc/sys/kernel/osrelease"),
+        regular("/dev/urandom", mode=stat.S_IFCHR | 0o666),
+        regular("/dev/pts/0", mode=stat.S_IFCHR | 0o620, flags=os.O_RDWR),
+        opened(5, usk=pb.UnixSkEntry(id=77, ino=5, type=1)),
+        opened(6),
+        opened(4, isk=pb.InetSkEntry(id=77, family=2, type=1, proto=6, state=10, src_addr=[0], dst_addr=[0])),
+        ghost(stat.S_IFREG | 0o600, 0),
+        ghost(stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+    ],
+)
+@pytest.mark.parametrize("pod", [Security(), Security(drop=("ALL",), no_new_privileges=True, seccomp=True), MKNOD])
+def test_what_any_container_may_do_is_not_refused(change: Change, pod: Security) -> None:
+    made = synthetic_dump(pod)
+    change(made)
+    check_dump(read(made), spec(pod), spec(pod), PodIdentity())
+
+
+def test_masked_file_that_was_opened_through_its_mask_is_not_refused() -> None:
+    made = synthetic_dump(Security())
+    mask = made.mount("/proc/keys").mnt_id
+    regular("/proc/keys", mode=stat.S_IFCHR | 0o666, mount=mask)(made)
+    check_dump(read(made), spec(Security()), spec(Security()), PodIdentity())
+
+
+def test_paths_masked_where_it_was_dumped_and_not_here_are_no_difference() -> None:
+    """A newer kernel or engine masks more."""
+    pod = Security()
+    live = replace(spec(pod), masked_paths=(), readonly_paths=("/proc/sys",))
+    made = synthetic_dump(pod)
+    gone = [made.mount(path) for path in ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")]
+    made.images["mountpoints-13.img"] = [each for each in made.images["mountpoints-13.img"] if each not in gone]
+    check_dump(read(made), live, live, PodIdentity())
+
+
+def test_device_nodes_in_a_tmpfs_are_those_of_the_runtime_and_of_the_pod() -> None:
+    null = DeviceNode("/dev/null", "character device", 1, 3, 0o666)
+    card = DeviceNode("/dev/accel0", "character device", 261, 0, 0o660)
+    disk = DeviceNode("/dev/vda", "block device", 254, 0, 0o660)
+    dump, live = read(synthetic_dump(MKNOD)), spec(MKNOD)
+    check_dump(dump, live, live, PodIdentity(), [null])
+    for node, says in ((card, "/dev/accel0 a character device 261:0"), (disk, "/dev/vda a block device 254:0")):
+        with pytest.raises(Refused) as refusal:
+            check_dump(dump, live, live, PodIdentity(), [null, node])
+        assert refusal.value.reason == "DeviceExceeds"
+        assert says in refusal.value.sentence
+    given = replace(live, devices=(Device("/dev/accel0", "c", 261, 0, None, None, None),))
+    check_dump(dump, given, given, PodIdentity(), [null, card])
+    with pytest.raises(Refused):
+        check_dump(dump, given, given, PodIdentity(), [DeviceNode("/dev/accel0", "block device", 261, 0, 0o660)])
+    check_dump(read(synthetic_dump(Security())), spec(Security()), spec(Security()), PodIdentity(), [disk])
+
+
+def test_network_named_by_a_path_is_the_pods_unless_it_is_the_nodes() -> None:
+    """containerd names a hostNetwork pod's namespace by path too."""
+    dump = read(synthetic_dump(Security(host_network=True)))
+    live = spec(Security(host_network=True))
+    check_namespaces(dump, live)
+    check_namespaces(dump, live, shared=lambda namespace: namespace.type == "network")
+    with pytest.raises(Refused):
+        check_namespaces(dump, live, shared=lambda namespace: False)
+    with pytest.raises(Refused):
+        check_namespaces(dump, replace(live, namespaces=(Namespace("network", "/proc/1/nothing"),)))
