@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 LINE_LIMIT_BYTES = 8 << 20
 RESTART_DELAY_S = 0.2
+MAX_RESTART_DELAY_S = 10.0
+"""A worker that dies again and again is started less and less often; one that lived longer than this is not that."""
 
 
 class WorkerProcess:
@@ -46,7 +49,9 @@ class WorkerProcess:
         """Whether a new worker begins by looking for what was missed: once the runtime has been there."""
 
     async def run(self) -> None:
+        delay_s = RESTART_DELAY_S
         while True:
+            began = time.monotonic()
             ours, theirs = socket.socketpair()
             with theirs:
                 self.process = await asyncio.create_subprocess_exec(
@@ -77,7 +82,10 @@ class WorkerProcess:
             for waiting in self.answers.values():
                 if not waiting.done():
                     waiting.set_result(lost)
-            await asyncio.sleep(RESTART_DELAY_S)
+            if time.monotonic() - began > MAX_RESTART_DELAY_S:
+                delay_s = RESTART_DELAY_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
 
     async def _end(self) -> int | None:
         assert self.process is not None

@@ -48,6 +48,7 @@ def test_without_the_daemon_nothing_starts_under_our_handler_and_all_recovers_wi
     assert sentence in refused(lambda: plain.run(ContainerSpec(busybox, command=SLEEPS)))
 
     with_daemon(node)
+    runs_ordinary(kubelet, busybox, "ordinary")
     assert plain.run(ContainerSpec(busybox, command=SLEEPS), attempt=1).sh("echo runs") == "runs\n"
     counts_on(pod.restart(first))
 

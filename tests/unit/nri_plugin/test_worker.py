@@ -1,0 +1,371 @@
+"""The worker's jobs: locks, order, cancelling, and what a new one makes up for."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import nri_plugin.worker
+from nri_plugin.config import Config
+from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.request import RestoreRequest
+from nri_plugin.worker import ORPHAN_AGE_S, Worker
+from shared.errors import Refused, Unavailable
+
+
+class Preparations:
+    """Stands in for nri_plugin.restore.prepare.prepare: each goes on until it is told to, or cancelled."""
+
+    def __init__(self) -> None:
+        self.go_on: dict[str, threading.Event] = {}
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.error: Exception | None = None
+
+    def __call__(
+        self, node: Any, cache: Any, request: RestoreRequest, plan: Plan, answer: Any, cancelled: threading.Event
+    ) -> Any:
+        name = request.container_id[0]
+        self.begun.append(name)
+        if self.error is not None:
+            raise self.error
+        answer(None)
+        answer(Refused("TooLate", "only the first answer counts"))
+        go_on = self.go_on.setdefault(name, threading.Event())
+        while not go_on.wait(0.002) and not cancelled.is_set():
+            continue
+        self.ended.append(f"{name} cancelled" if cancelled.is_set() else name)
+        return SimpleNamespace(outcome="ready", warnings=[], line=lambda: "ready")
+
+    def finish(self, name: str) -> None:
+        self.go_on.setdefault(name, threading.Event()).set()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def preparations(monkeypatch: pytest.MonkeyPatch) -> Preparations:
+    made = Preparations()
+    monkeypatch.setattr(nri_plugin.worker, "prepare", made)
+    return made
+
+
+@pytest.fixture
+def sent() -> list[dict[str, Any]]:
+    return []
+
+
+class Existing:
+    """The part of containerd that lists containers and leases."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.away = False
+
+    def container_ids(self) -> frozenset[str]:
+        if self.away:
+            raise Unavailable("RuntimeAway", "containerd cannot be reached")
+        return frozenset(self.ids)
+
+    def leases(self, prefix: str) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def existing() -> Existing:
+    return Existing()
+
+
+@pytest.fixture
+def worker(config: Config, sent: list[dict[str, Any]], preparations: Preparations, existing: Existing) -> Worker:
+    made = Worker(config, sent.append)
+    made.node.containerd = cast(Any, existing)
+    made.cache.containerd = cast(Any, existing)
+    made.node.views.containerd = cast(Any, existing)
+    return made
+
+
+@pytest.fixture
+def prepare(
+    worker: Worker, planned: Callable[..., Plan], request_for: Callable[..., RestoreRequest]
+) -> Callable[..., Plan]:
+    """Makes a plan as the session does, and the worker begins with it."""
+
+    def begin(letter: str, **changes: Any) -> Plan:
+        plan = planned(letter, **changes)
+        worker.handle({"job": "prepare", "request": json.loads(request_for(letter, **changes).to_json())})
+        return plan
+
+    return begin
+
+
+def locked(plan: Plan) -> bool:
+    fd = os.open(plan.path / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def test_lock_is_held_from_the_job_on_until_the_preparation_ends(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations, sent: list[dict[str, Any]]
+) -> None:
+    plan = prepare("a")
+    assert locked(plan)
+    eventually(lambda: bool(sent))
+    assert locked(plan)
+    preparations.finish("a")
+    eventually(lambda: not locked(plan))
+    eventually(lambda: not worker.preparing)
+    assert sent == [{"container_id": "a" * 64, "reason": None, "sentence": None}]
+
+
+def test_preparation_that_breaks_is_answered_and_frees_the_lock(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations, sent: list[dict[str, Any]]
+) -> None:
+    preparations.error = RuntimeError("a defect")
+    plan = prepare("a")
+    eventually(lambda: not worker.preparing)
+    (answer,) = sent
+    assert answer["reason"] == "Internal"
+    assert not locked(plan)
+
+
+def test_error_of_ours_that_could_not_be_written_down_is_answered_with_its_reason(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations, sent: list[dict[str, Any]]
+) -> None:
+    preparations.error = Unavailable("NodeStorageFailed", "no space")
+    prepare("a")
+    eventually(lambda: bool(sent))
+    assert sent[0]["reason"] == "NodeStorageFailed"
+
+
+def test_plan_that_is_gone_again_is_answered(
+    worker: Worker, request_for: Callable[..., RestoreRequest], sent: list[dict[str, Any]]
+) -> None:
+    worker.handle({"job": "prepare", "request": asdict(request_for("a"))})
+    assert sent[0]["reason"] == "NodeStorageFailed"
+    assert not worker.preparing
+
+
+def test_slow_preparations_keep_nothing_else_waiting(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations
+) -> None:
+    letters = list("bcdefghijklmnopqrstuvwxyzBCDEFGHIJKLMNOPQRSTUVWXYZ")
+    for letter in letters:
+        prepare(letter)
+    plan = prepare("a")
+    preparations.finish("a")
+    eventually(lambda: not locked(plan))
+    worker.handle({"job": "remove", "container_id": "a" * 64})
+    eventually(lambda: not plan.path.exists())
+    for letter in letters:
+        preparations.finish(letter)
+    eventually(lambda: not worker.preparing)
+
+
+@pytest.mark.parametrize("job", ["stop", "remove"])
+def test_stop_and_remove_end_the_preparation_first(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def let_go(node: Any, plan: Plan) -> None:
+        preparations.ended.append(f"{plan.container_id[0]} let go")
+
+    monkeypatch.setattr(nri_plugin.worker, "let_go", let_go)
+    plan, other = prepare("a"), prepare("b")
+    eventually(lambda: len(preparations.begun) == 2)
+    worker.handle({"job": job, "container_id": "a" * 64})
+    eventually(lambda: len(preparations.ended) == 2)
+    assert preparations.ended == ["a cancelled", "a let go"]
+    eventually(lambda: plan.path.exists() is (job == "stop"))
+    assert locked(other)
+    preparations.finish("b")
+    eventually(lambda: not worker.preparing)
+
+
+def test_remove_of_what_was_never_here(worker: Worker, config: Config) -> None:
+    worker.remove("f" * 64)
+    assert not (config.paths.plans / ("f" * 64)).exists()
+
+
+def test_stopped_pod_cancels_its_own_preparations_and_marks_what_is_not_restored_yet(
+    worker: Worker, prepare: Callable[..., Plan], planned: Callable[..., Plan], preparations: Preparations
+) -> None:
+    prepare("a", pod_id="one")
+    prepare("b", pod_id="two")
+    ready, restored, foreign = planned("c", pod_id="one"), planned("d", pod_id="one"), planned("e", pod_id="two")
+    restored.write("restored", "1")
+    eventually(lambda: len(preparations.begun) == 2)
+    worker.handle({"job": "stop_pod", "pod_id": "one"})
+    eventually(lambda: preparations.ended == ["a cancelled"])
+    eventually(lambda: ready.has("cancelled"))
+    assert not restored.has("cancelled")
+    assert not foreign.has("cancelled")
+    preparations.finish("b")
+    eventually(lambda: not worker.preparing)
+
+
+def test_unknown_job_is_passed_over(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    worker.handle({"job": "dance"})
+    assert "unknown job 'dance'" in caplog.text
+
+
+# ---- reconciling ----
+
+
+def older(plan: Plan, seconds: float) -> Plan:
+    before = time.time() - seconds
+    os.utime(plan.path / "request", (before, before))
+    return plan
+
+
+def test_plan_without_a_container_goes_once_it_cannot_be_one_just_being_created(
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[tuple[float, list[Any]]] = []
+
+    def timer(seconds: float, function: Any, arguments: list[Any]) -> Any:
+        timers.append((seconds, arguments))
+        return SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(threading, "Timer", timer)
+    old, young, living = older(planned("a"), 3600), planned("b"), older(planned("c"), 3600)
+    living.write("status", "ok\n")
+    existing.ids.add("c" * 64)
+    worker.reconcile()
+    assert not old.path.exists()
+    assert young.path.exists()
+    assert living.path.exists()
+    # The young one is looked at again.
+    assert timers == [(ORPHAN_AGE_S, [{"job": "reconcile"}])]
+    older(young, ORPHAN_AGE_S + 1)
+    worker.reconcile()
+    assert not young.path.exists()
+    assert len(timers) == 1
+
+
+def test_plan_of_an_earlier_daemon_without_a_container_goes_at_once(
+    worker: Worker, planned: Callable[..., Plan]
+) -> None:
+    plan = planned("a")
+    worker.started_at = time.time() + 1
+    worker.reconcile()
+    assert not plan.path.exists()
+
+
+def test_plan_that_was_never_written_whole_goes(worker: Worker, planned: Callable[..., Plan]) -> None:
+    plan = planned("a")
+    plan.drop("request")
+    worker.reconcile()
+    assert not plan.path.exists()
+
+
+def test_preparation_that_died_with_an_earlier_worker_is_refused_so_that_nobody_waits(
+    worker: Worker, planned: Callable[..., Plan], existing: Existing
+) -> None:
+    lost, own = older(planned("a"), 3600), planned("b")
+    existing.ids |= {"a" * 64, "b" * 64}
+    worker.reconcile()
+    assert (lost.status or "").startswith("refused PreparationLost: ")
+    assert own.status is None
+
+
+def test_preparation_under_way_is_left_alone(
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations
+) -> None:
+    plan = older(prepare("a"), 3600)
+    worker.reconcile()
+    assert plan.path.exists()
+    assert plan.status is None
+    preparations.finish("a")
+    eventually(lambda: not worker.preparing)
+
+
+def test_view_is_let_go_when_the_process_ended_meanwhile_and_kept_while_it_runs_or_is_to_run(
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[str] = []
+    monkeypatch.setattr(nri_plugin.worker, "let_go", lambda node, plan: let_go.append(plan.container_id[0]))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for letter, files in {
+        "a": {"restored": str(dead.pid)},
+        "b": {"restored": str(os.getpid())},
+        "c": {},
+        "d": {"restoring": "1", "failed": ""},
+    }.items():
+        plan = older(planned(letter), 3600)
+        for name, text in {"status": "ok\n", **files}.items():
+            plan.write(name, text)
+        existing.ids.add(letter * 64)
+    worker.reconcile()
+    assert sorted(let_go) == ["a", "d"]
+
+
+def test_runtime_that_is_away_costs_nothing(
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = older(planned("a"), 3600)
+    existing.away = True
+    worker.handle({"job": "reconcile"})
+    eventually(lambda: "RuntimeAway" in caplog.text)
+    assert plan.path.exists()
+
+
+def test_one_plan_that_cannot_be_cleaned_up_does_not_keep_the_others(
+    worker: Worker, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plans = [older(planned(letter), 3600) for letter in "abc"]
+    remove = worker.remove
+
+    def fails_for_b(container_id: str) -> None:
+        if container_id[0] == "b":
+            raise Unavailable("StillMounted", "it cannot be unmounted")
+        remove(container_id)
+
+    monkeypatch.setattr(worker, "remove", fails_for_b)
+    monkeypatch.setattr(Worker, "remove", fails_for_b, raising=False)
+    worker.reconcile()
+    assert [plan.path.exists() for plan in plans] == [False, True, False]
+
+
+def test_worker_process_does_its_jobs_and_ends_when_its_session_does(
+    config: Config, planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[paths]\nplans = '{config.paths.plans}'\n[runtime]\nsocket = '{config.runtime.socket}'\n")
+    plan = planned("a")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nri_plugin.process", "worker", str(file), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        ours.sendall(json.dumps({"job": "remove", "container_id": "a" * 64}).encode() + b"\n")
+        eventually(lambda: not plan.path.exists())
+        ours.close()
+        assert process.wait(10) == 0
+    process.stderr.close()  # type: ignore[union-attr]
