@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -101,8 +103,8 @@ def _section(kind: type[Section], values: Any, where: str) -> Section:
         if type(value) is not wanted and not (wanted is Path and isinstance(value, Path)):
             kind_name = "string" if wanted in (str, Path) else "number"
             raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must be a {kind_name}")
-        if isinstance(value, int | float) and value < 0:
-            raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must not be negative")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must be a number from 0 on, it is {value}")
         arguments[key] = value
     return kind(**arguments)
 
@@ -122,7 +124,7 @@ def parse(text: str, *, source: str) -> Config:
             raise ConfigInvalid("ConfigInvalid", f"{source} has no section [{name}]; it knows {', '.join(sections)}")
         read[name] = _section(sections[name], values, f"{source}: {name}")
     config = Config(**read)
-    if len(config.nri.index) != 2 or not config.nri.index.isdecimal():
+    if re.fullmatch("[0-9]{2}", config.nri.index) is None:
         raise ConfigInvalid("ConfigInvalid", f"{source}: nri.index must be two digits, it is {config.nri.index!r}")
     return config
 

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from nri_plugin.config import Config, ConfigInvalid, load, parse
+
+SECTIONS = {entry.name: get_type_hints(Config)[entry.name] for entry in fields(Config)}
+KEYS = [(name, key, get_type_hints(kind)[key]) for name, kind in SECTIONS.items() for key in get_type_hints(kind)]
+OTHER: dict[type, tuple[str, Any]] = {
+    Path: ('"/elsewhere"', Path("/elsewhere")),
+    str: ('"77"', "77"),
+    float: ("1.5", 1.5),
+    int: ("7", 7),
+    bool: ("true", True),
+}
+"""A valid value of each type as TOML and as read."""
+WRONG: dict[type, tuple[str, ...]] = {
+    Path: ("1", "true", "[]", '"relative/path"', '""'),
+    str: ("1", "true", "[]", "{}"),
+    float: ('"1"', "true", "[]", "-0.5", "-1"),
+    int: ('"1"', "true", "[]", "1.5", "-1"),
+    bool: ("1", '"true"', "[]"),
+}
+
+
+def refusal(text: str) -> ConfigInvalid:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse(text, source="/etc/config.toml")
+    assert caught.value.reason == "ConfigInvalid"
+    assert "/etc/config.toml" in caught.value.sentence
+    return caught.value
+
+
+def test_empty_document_gives_the_defaults() -> None:
+    assert parse("", source="x") == Config()
+    assert parse("# nothing\n[limits]\n", source="x") == Config()
+
+
+@pytest.mark.parametrize(("section", "key", "kind"), KEYS, ids=lambda each: getattr(each, "__name__", each))
+def test_every_key_can_be_set_and_changes_nothing_else(section: str, key: str, kind: type) -> None:
+    text, value = OTHER[kind]
+    found = parse(f"[{section}]\n{key} = {text}\n", source="x")
+    defaults = Config()
+    changes: dict[str, Any] = {section: replace(getattr(defaults, section), **{key: value})}
+    assert found == replace(defaults, **changes)
+    assert found != defaults
+
+
+@pytest.mark.parametrize(("section", "key", "kind"), KEYS, ids=lambda each: getattr(each, "__name__", each))
+def test_every_key_refuses_values_of_another_type_or_sense(section: str, key: str, kind: type) -> None:
+    for text in WRONG[kind]:
+        assert f"{section}.{key}" in refusal(f"[{section}]\n{key} = {text}\n").sentence, text
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_refuses_unknown_keys_and_names_the_known(section: str) -> None:
+    sentence = refusal(f"[{section}]\nsocet = 1\n").sentence
+    assert f"{section} has no key socet" in sentence
+    assert all(key in sentence for key in get_type_hints(SECTIONS[section]))
+
+
+def test_unknown_section_is_refused_and_the_known_are_named() -> None:
+    sentence = refusal("[metrics]\nport = 1\n").sentence
+    assert "has no section [metrics]" in sentence
+    assert all(section in sentence for section in SECTIONS)
+
+
+@pytest.mark.parametrize("text", ["limits = 3\n", 'nri = "x"\n', "[[paths]]\n"])
+def test_section_that_is_no_table_is_refused(text: str) -> None:
+    assert "must be a table" in refusal(text).sentence
+
+
+@pytest.mark.parametrize("text", ["[limits", "a = \n", "a = 1\na = 2\n", "\x00"])
+def test_what_is_no_toml_is_refused(text: str) -> None:
+    assert "is no TOML" in refusal(text).sentence
+
+
+@pytest.mark.parametrize("index", ["1", "123", "1a", "", "-1", "٣٤"])
+def test_index_must_be_two_digits(index: str) -> None:
+    assert "two digits" in refusal(f'[nri]\nindex = "{index}"\n').sentence
+
+
+def test_whole_numbers_do_for_seconds() -> None:
+    found = parse("[limits]\nanswer_s = 1\n", source="x")
+    assert found.limits.answer_s == 1.0
+    assert isinstance(found.limits.answer_s, float)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf"])
+def test_seconds_must_be_a_number_that_ends(text: str) -> None:
+    assert "limits.answer_s" in refusal(f"[limits]\nanswer_s = {text}\n").sentence
+
+
+def test_missing_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path / "config.toml") == Config()
+
+
+def test_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[paths]\nplans = "/run/other"\n')
+    assert load(path).paths.plans == Path("/run/other")
+    assert asdict(load(path))["paths"]["state"] == Config().paths.state
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=str(tmp_path)):
+        load(tmp_path)
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigInvalid, match=r"cannot be read"):
+        load(path)
+    path.write_text("[")
+    with pytest.raises(ConfigInvalid, match=r"config\.toml is no TOML"):
+        load(path)
