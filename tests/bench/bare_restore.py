@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.e2e.node.kubelet import Container, Kubelet
 from tests.e2e.node.node import Node
+from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Taken, have
 
 TIMED: Final = "/opt/nri-restore/checkout/tests/bench/timed.py"
@@ -47,8 +48,14 @@ def bare_restore(kubelet: Kubelet, taken: Taken, image: str) -> Iterator[BareRes
     have(node, image)
     pod = kubelet.run_pod(taken.pod("bare"))
     try:
-        container = pod.run(taken.restored(image))
+        container = pod.create(taken.restored(image))
+        plan = node.path(f"{_PLANS}/{container.id}")
+        wait_for((plan / "status").exists, "the container's plan")
+        # Afterwards its options are those of the next checkpoint.
+        options = (plan / "criu.conf").read_text()
+        container.start()
         argv = _keep(node, container)
+        node.path(f"{_FOLDER}/criu.conf").write_text(options)
         container.stop(0)
         container.remove()
         yield BareRestore(node, argv)
@@ -63,10 +70,7 @@ def _keep(node: Node, container: Container) -> tuple[str, ...]:
     words = node.path(f"{plan}/argv").read_text().split()
     images = words[words.index("--image-path") + 1]
     options = shlex.join(words[words.index("--work-path") + 2 :])
-    node.sh(
-        f"mkdir -p {_FOLDER}/b; cd {_FOLDER}; cp -a {bundle}/rootfs lower; cp -rL {images} images; "
-        f"cp {plan}/criu.conf ."
-    )
+    node.sh(f"mkdir -p {_FOLDER}/b; cd {_FOLDER}; cp -a {bundle}/rootfs lower; cp -rL {images} images")
     config = json.loads(node.path(f"{bundle}/config.json").read_text())
     config["annotations"]["org.criu.config"] = f"{_FOLDER}/criu.conf"
     node.path(f"{_FOLDER}/b/config.json").write_text(json.dumps(config))

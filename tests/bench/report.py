@@ -28,9 +28,10 @@ Row = Mapping[str, Any]
 def keep(results: Sequence[Result], *, partial: bool) -> list[Row]:
     """Writes results.json and the chart; ``partial`` keeps what an earlier run measured and this one did not."""
     new = [result.as_json() for result in results]
-    names = {row["name"] for row in new}
     old = json.loads(RESULTS.read_text()) if partial and RESULTS.exists() else []
-    rows: list[Row] = [*(row for row in old if row["name"] not in names), *new]
+    before = {row["name"]: row for row in new}
+    rows: list[Row] = [before.pop(row["name"], row) for row in old]
+    rows += before.values()
     FOLDER.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     CHART.write_text(chart(rows))
