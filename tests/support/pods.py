@@ -134,6 +134,7 @@ def synthetic_dump(security: Security, processes: int = 2) -> SyntheticDump:
     held = security.capabilities if security.uid == 0 else 0
     for pid in range(1, processes + 1):
         core = made.core(pid)
+        core.tc.oom_score_adj = 1000
         creds = core.thread_core.creds
         for each in ("uid", "euid", "suid", "fsuid"):
             setattr(creds, each, security.uid)
@@ -148,8 +149,8 @@ def synthetic_dump(security: Security, processes: int = 2) -> SyntheticDump:
         if security.host_network:
             made.ids(pid).net_ns_id = made.inventory().root_ids.net_ns_id
     if security.seccomp:
-        allow = bytes.fromhex("060000000000ff7f")
-        made.images["seccomp.img"] = [SeccompEntry(seccomp_filters=[SeccompFilter(filter=allow)])]
+        nothing = bytes.fromhex("0600000001000500")  # return SECCOMP_RET_ERRNO, EPERM
+        made.images["seccomp.img"] = [SeccompEntry(seccomp_filters=[SeccompFilter(filter=nothing)])]
     _add_mounts(made, security)
     return made
 
