@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -103,7 +104,10 @@ class _Hashing:
 
 def _identity(pod: TransferPod, inside: str) -> str:
     """Size, modification time and inode of the file, as one string."""
-    return _command(pod, inside, ["stat", "-c", "%s %Y %i", inside]).strip()
+    said = _command(pod, inside, ["stat", "-c", "%s %Y %i", inside]).strip()
+    if not re.fullmatch(r"\d+ \d+ \d+", said):
+        raise RestoreError("TransferImageUnfit", f"the transfer image's stat says {said[:80]!r}; use another image")
+    return said
 
 
 def _command(pod: TransferPod, inside: str, command: list[str], *, idle_s: float = 60) -> str:

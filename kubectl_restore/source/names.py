@@ -67,6 +67,7 @@ def _node_file(text: str, rest: str) -> NodeFile:
     node, colon, path = rest.partition(":")
     if not node or not colon or not path.startswith("/"):
         raise RestoreError("SourceInvalid", f"{text} is not node/NAME:/PATH")
-    if posixpath.normpath(path) != path or path == "/":
+    # normpath keeps two slashes at the start.
+    if posixpath.normpath(path) != path or path == "/" or path.startswith("//"):
         raise RestoreError("SourceInvalid", f"the path in {text} must be plain: no //, ., .. or slash at its end")
     return NodeFile(node, path)

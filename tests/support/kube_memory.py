@@ -38,6 +38,8 @@ class MemoryNodes:
     start_s: float = 0
     """How long a new pod is Pending."""
     missing_images: set[str] = field(default_factory=set)
+    spoilt: tuple[str, ...] = ("tail",)
+    """Programs whose output the next two faults are about."""
     drop_after: list[int] = field(default_factory=list)
     """For each exec in turn that would print more: hang up after this many bytes of output."""
     damage: int | None = None
@@ -147,7 +149,7 @@ class MemoryNodes:
             if streams.stdin:
                 threading.Thread(target=_feed, args=(child, streams.stdin), daemon=True).start()
             try:
-                self._pass_on(child.stdout, streams)
+                self._pass_on(child.stdout, streams, spoil=command[0] in self.spoilt)
             except BaseException:
                 child.kill()
                 raise
@@ -155,22 +157,23 @@ class MemoryNodes:
                 streams.stderr(problem)
             return child.wait()
 
-    def _pass_on(self, output: object, streams: Streams) -> None:
+    def _pass_on(self, output: object, streams: Streams, *, spoil: bool) -> None:
         sent = 0
         while piece := output.read1(_PIECE_BYTES):  # type: ignore[attr-defined]
             with self._lock:
-                limit = self.drop_after[0] if self.drop_after else None
+                limit = self.drop_after[0] if spoil and self.drop_after else None
             if limit is not None and sent + len(piece) > limit:
                 with self._lock:
                     self.drop_after.pop(0)
                 streams.stdout(piece[: limit - sent])
                 raise HangUp
-            if self.damage is not None and sent <= self.damage < sent + len(piece):
+            if spoil and self.damage is not None and sent <= self.damage < sent + len(piece):
                 spot = self.damage - sent
                 piece = piece[:spot] + bytes([piece[spot] ^ 0xFF]) + piece[spot + 1 :]
             streams.stdout(piece)
             sent += len(piece)
-            self.on_output(sent)
+            if spoil:
+                self.on_output(sent)
 
     def log(self, pod: Object, container: str, *, follow: bool, previous: bool) -> Iterator[bytes]:
         yield b"1\n2\n3\n"

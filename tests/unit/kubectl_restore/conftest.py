@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from kubectl_restore.kube.connection import Connection, connect
+from kubectl_restore.kube.flags import ClusterFlags
 from shared.compression import Compression
 from tests.support.checkpoints import containerd, tar_of
 from tests.support.fake_registry import FakeRegistry
+from tests.support.kube_api import KubeApi
+from tests.support.kube_memory import MemoryNodes
 
 _resolve = socket.getaddrinfo
 
@@ -29,6 +33,10 @@ def _no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "HTTP_PROXY",
         "HTTPS_PROXY",
         "SSL_CERT_FILE",
+        "KUBECONFIG",
+        "KUBERNETES_SERVICE_HOST",
+        "XDG_CACHE_HOME",
+        "TMPDIR",
     ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -65,3 +73,27 @@ def start_registry() -> Iterator[StartRegistry]:
     """Starts fake registries that end with the test."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(FakeRegistry(**settings))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> MemoryNodes:
+    """What is behind ``api``; set its faults before or during the test."""
+    return MemoryNodes(tmp_path / "node")
+
+
+@pytest.fixture
+def api(nodes: MemoryNodes) -> Iterator[KubeApi]:
+    """A stub API server with TLS and one node, node-1."""
+    with KubeApi(nodes) as api:
+        yield api
+
+
+@pytest.fixture
+def kubeconfig(api: KubeApi, tmp_path: Path) -> Path:
+    return api.write_kubeconfig(tmp_path / "kubeconfig")
+
+
+@pytest.fixture
+def connection(kubeconfig: Path) -> Connection:
+    """To ``api``, as its administrator, in the namespace default."""
+    return connect(ClusterFlags(kubeconfig=kubeconfig))
