@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "_pytest",
+    "asyncio",
+    "elftools",
+    "google.protobuf",
+    "grpc",
+    "http.client",
+    "kubernetes",
+    "requests",
+    "rich",
+    "ssl",
+    "tarfile",
+    "urllib3",
+    "websocket",
+    "yaml",
+    "zstandard",
+)
+"""What would make ``kubectl restore --help`` slow: each takes more than 5 ms to import."""
+
+_LOADED = """
+import json, sys
+sys.argv = ["kubectl-restore", *sys.argv[1:]]
+from kubectl_restore.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_of(*words: str) -> set[str]:
+    """Modules that a command loads."""
+    done = subprocess.run([sys.executable, "-c", _LOADED, *words], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["checkpoint", "--help"], ["build", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    loaded = modules_of(*words)
+    assert "typer" in loaded
+    assert sorted(loaded & set(HEAVY)) == []
+
+
+def test_every_verb_has_help() -> None:
+    from kubectl_restore.cli import app
+
+    for command in app.registered_commands:
+        done = subprocess.run(
+            [sys.executable, "-c", "from kubectl_restore.cli import main; main()", str(command.name), "-h"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith(f"Usage: kubectl restore {command.name} [OPTIONS]")
