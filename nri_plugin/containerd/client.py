@@ -136,7 +136,7 @@ class Containerd:
         """A manifest, index or config blob; raises NotFound, or Unavailable("ImageDamaged") if it is no JSON object."""
         try:
             document = json.loads(self.read_content(digest))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unavailable("ImageDamaged", f"{digest} in containerd's store is no JSON: {error}") from error
         if not isinstance(document, dict):
             raise Unavailable("ImageDamaged", f"{digest} in containerd's store is no JSON object")

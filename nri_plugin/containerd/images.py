@@ -8,7 +8,7 @@ from threading import Event
 import grpc
 
 from nri_plugin.containerd import cri_pb2 as cri
-from nri_plugin.containerd.client import Containerd
+from nri_plugin.containerd.client import Containerd, failure
 from nri_plugin.containerd.rpc import code_of, details_of
 from shared.errors import Unavailable
 
@@ -20,7 +20,7 @@ POLL_S = 0.1
 def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled: Event) -> None:
     """Pulls ``reference``; setting ``cancelled`` ends the pull.
 
-    Raises Unavailable: ImagePullFailed with the registry's own reason, Cancelled.
+    Raises Unavailable: ImagePullFailed with the registry's own reason, RuntimeAway, Cancelled.
     """
     send = containerd.channel.unary_unary(
         PULL_PATH,
@@ -38,6 +38,8 @@ def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled:
     if isinstance(error, grpc.RpcError):
         if code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable("ImagePullFailed", f"{reference} was not pulled within {timeout_s:g} s") from error
+        if code_of(error) == grpc.StatusCode.UNAVAILABLE and "failed to pull" not in details_of(error):
+            raise failure(error, f"pull {reference}") from error
         reason = reason_of(details_of(error), reference)
         raise Unavailable("ImagePullFailed", f"{reference} cannot be pulled: {reason}") from error
 
@@ -69,4 +71,4 @@ def reason_of(details: str, reference: str) -> str:
         reason = pattern.sub(words, reason)
     if reason == f"{reference}: not found":
         return "the registry has no such image"
-    return reason.replace(f"{reference}: ", "").replace(reference, "it")
+    return reason.replace(f"{reference}: ", "").replace(reference, "it") or "containerd gave no reason"
