@@ -53,6 +53,8 @@ class Node:
     config: Config
     containerd: Containerd
     views: Views
+    lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)

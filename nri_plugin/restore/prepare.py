@@ -29,7 +29,8 @@ from shared.spec import RuntimeSpec, parse_spec
 
 CRI_METADATA = "io.cri-containerd.container.metadata"
 """Extension of a containerd container that holds the CRI's own record (pkg/cri/store/container/metadata.go)."""
-POLL_S = 0.005
+FIRST_POLL_S, LAST_POLL_S = 0.002, 0.02
+"""How long to wait before the runtime's record is looked for: soon at first, for it mostly comes within 5 ms."""
 
 Answer = Callable[[RestoreError | None], None]
 """Called once, as soon as CreateContainer can be answered: with the refusal, or None to go on."""
@@ -97,7 +98,7 @@ def restore(
     if request.checkpoint is not None:
         overlay = fill_own_rootfs(node, request, opened, record, report)
     elif lower is not None:
-        overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower, opened.image.lease)
+        overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower)
     with report.phase("plan"):
         write_plan(node, request, plan, opened, live, record, overlay)
         plan.write("status", "ok\n")
@@ -223,12 +224,14 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
 
 def prepare_rootfs(
     node: Node, request: RestoreRequest, opened: OpenedCheckpoint, report: RestoreReport, cancelled: Event
-) -> str | None:
-    """The committed snapshot to put below the container's own directory; None where its image is no archive."""
+) -> tuple[str, ...] | None:
+    """What to put below the container's own directory, topmost first; None where its image is no archive."""
     if opened.image.layered or request.checkpoint is not None or request.native:
         return None
     with report.phase("rootfs"), opened.files() as files:
-        return rootfs.ensure_snapshot(
+        if not node.containerd.has_snapshot(rootfs.snapshot_name(opened.image)):
+            node.lowers.pop(opened.image.digest, None)  # before another is made: what is known then is of that one
+        name = rootfs.ensure_snapshot(
             node.containerd,
             opened.image,
             opened.checkpoint,
@@ -237,6 +240,11 @@ def prepare_rootfs(
             cancelled=cancelled,
             lock=node.image_lock,
         )
+        lower = node.lowers.get(opened.image.digest)
+        if lower is None:
+            lower = rootfs.lower_directories(node.containerd, name, opened.image.lease)
+            node.lowers[opened.image.digest] = lower
+        return lower
 
 
 def fill_own_rootfs(
@@ -258,7 +266,9 @@ def fill_own_rootfs(
 def wait_for_record(node: Node, request: RestoreRequest, cancelled: Event) -> api.Container:
     """The runtime's record of the container, which appears just after CreateContainer was answered."""
     deadline = time.monotonic() + node.config.limits.record_s
-    while not cancelled.wait(POLL_S):
+    pause_s = FIRST_POLL_S
+    while not cancelled.wait(pause_s):
+        pause_s = min(1.5 * pause_s, LAST_POLL_S)
         try:
             return node.containerd.container(request.container_id)
         except NotFound:

@@ -265,15 +265,20 @@ def _apply(containerd: Containerd, layer: api.Descriptor, mounts: Sequence[api.M
         raise Unavailable("RootfsDiffFailed", f"the checkpoint's rootfs diff cannot be applied: {error}") from error
 
 
-def over_lower(containerd: Containerd, snapshot_key: str, lower_snapshot: str, lease: str) -> Overlay:
-    """The container's own upper directory over ``lower_snapshot``; raises Refused("SnapshotterUnsupported")."""
-    own = _own_overlay(containerd.mounts(snapshot_key))
-    # Only a view tells a committed snapshot's directories; the lease keeps them once the view is gone again.
+def lower_directories(containerd: Containerd, snapshot: str, lease: str) -> tuple[str, ...]:
+    """The directories of a committed snapshot, topmost first.
+
+    Only a view tells them; the lease keeps them once the view is gone again.
+    """
     key = f"{lease}-peek-{uuid.uuid4().hex[:8]}"
-    view = containerd.view(key, lower_snapshot, lease=lease)
+    view = containerd.view(key, snapshot, lease=lease)
     containerd.remove_snapshot(key)
-    lower = (view[0].source,) if view[0].type == "bind" else tuple(_options(view)["lowerdir"].split(":"))
-    return replace(own, lower=lower)
+    return (view[0].source,) if view[0].type == "bind" else tuple(_options(view)["lowerdir"].split(":"))
+
+
+def over_lower(containerd: Containerd, snapshot_key: str, lower: tuple[str, ...]) -> Overlay:
+    """The container's own upper directory over ``lower``; raises Refused("SnapshotterUnsupported")."""
+    return replace(_own_overlay(containerd.mounts(snapshot_key)), lower=lower)
 
 
 def _own_overlay(mounts: Sequence[api.Mount]) -> Overlay:
