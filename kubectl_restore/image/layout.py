@@ -166,9 +166,12 @@ class LayoutDestination:
             temporary = self._temporary()
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                pieces = self._progress.track(label, source.size, source.pieces())
-                for piece in measurement.tee(pieces):
-                    file.write(piece)
+                if isinstance(measurement, Ahead) and isinstance(source, FileRange):
+                    for _ in measurement.tee(self._progress.track(label, source.size, source.copy_to(file))):
+                        pass
+                else:
+                    for piece in measurement.tee(self._progress.track(label, source.size, source.pieces())):
+                        file.write(piece)
             measured = measurement.result()
             final = self._path / blob_path(measured.digest)
             if final.exists():

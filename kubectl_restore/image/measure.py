@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import zstandard
 
+from kubectl_restore.image.progress import Piece
 from kubectl_restore.image.source import PIECE_BYTES, Source
 from shared.compression import Compression
 from shared.errors import CheckpointInvalid, RestoreError
@@ -132,7 +133,7 @@ class Ahead:
         self._thread.join()
         sys.setswitchinterval(self._interval_s)
 
-    def tee(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def tee(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """Passes the writer's ``pieces`` on, and lets the hash go on as far."""
         for piece in pieces:
             with self._moved:

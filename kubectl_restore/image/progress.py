@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
+Piece = TypeVar("Piece", bound=Sized)
+"""Bytes, or what stands for as many of them."""
 _SHOWN_BYTES: Final = 1 << 20
 """Smaller blobs are gone before a bar could be read."""
 
 
 class Progress(Protocol):
-    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
         """Passes ``pieces`` on, counting them as bytes ``offset`` and up of ``size``."""
 
 
 class Silent:
-    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
         return pieces
 
 
@@ -57,7 +59,7 @@ class _Rich:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def track(self, label: str, size: int, pieces: Iterator[bytes], offset: int = 0) -> Iterator[bytes]:
+    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
         if size < _SHOWN_BYTES:
             yield from pieces
             return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_a_file_that_becomes_shorter_is_refused(tmp_path: Path) -> None:
     os.truncate(path, PIECE_BYTES)
     with pytest.raises(CheckpointInvalid, match="changed while it was read"):
         list(source.pieces())
+
+
+def _copied(source: FileRange, path: Path) -> tuple[bytes, int]:
+    with path.open("wb") as file:
+        file.write(b"head")
+        steps = sum(len(step) for step in source.copy_to(file))
+    return path.read_bytes(), steps
+
+
+@pytest.mark.parametrize("kernel", ["copies", "cannot", "has no such call"])
+def test_a_range_is_appended_to_a_file_with_and_without_the_kernels_help(
+    kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before" + CONTENT + b"after")
+    if kernel == "cannot":
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    elif kernel == "has no such call":
+        monkeypatch.delattr(os, "copy_file_range")
+    source = FileRange.whole(path).part(6, len(CONTENT))
+    assert _copied(source, tmp_path / "out") == (b"head" + CONTENT, len(CONTENT))
+
+
+def test_copying_a_file_that_changes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    source = FileRange.whole(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(CheckpointInvalid, match="changed while it was read"):
+        _copied(source, tmp_path / "out")
+    os.truncate(path, 10)
+    with pytest.raises(CheckpointInvalid, match="changed while it was read"):
+        _copied(source, tmp_path / "out")
 
 
 def test_a_stream_that_ends_early_is_refused() -> None:
