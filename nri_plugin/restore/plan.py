@@ -37,7 +37,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nri_plugin.restore.request import RestoreRequest
@@ -100,11 +100,11 @@ class Plan:
 
     @property
     def made_at(self) -> float:
-        """When ``create`` was called, as a Unix time; 0 when it did not finish."""
-        try:
-            return (self.path / "request").stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        """When ``create`` was called, as a Unix time; also while it has not finished."""
+        for file in (self.path / "request", self.path):
+            with suppress(FileNotFoundError):
+                return file.stat().st_mtime
+        return 0.0
 
     @property
     def runs(self) -> bool:

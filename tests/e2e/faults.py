@@ -19,7 +19,7 @@ from tests.e2e.node.cri import CriError
 from tests.e2e.node.image import image_of
 from tests.e2e.node.inventory import Inventory, settled
 from tests.e2e.node.kubelet import RUNNING, Container, Kubelet, Pod
-from tests.e2e.node.node import Node
+from tests.e2e.node.node import DAEMON_LOG, Node
 from tests.e2e.node.processes import children
 from tests.e2e.node.program import Program
 from tests.e2e.node.registry import Registry
@@ -107,6 +107,16 @@ def left_over(node: Node, before: Inventory, *, timeout_s: float = 20) -> dict[s
     left = settled(node, before, timeout_s=timeout_s, ignoring=("files",))
     files = [file for file in node.inventory().beyond(before).get("files", []) if file not in STATE]
     return {**left, **({"files": files} if files else {})}
+
+
+@contextmanager
+def no_defect(node: Node) -> Iterator[None]:
+    """Inside, nothing that the daemon logs is a traceback, whatever it is put through."""
+    log = node.path(DAEMON_LOG)
+    before = log.stat().st_size if log.exists() else 0
+    yield
+    said = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
+    assert "Traceback" not in said, said
 
 
 def worker_of(daemon: Program) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.e2e.faults import (
     fresh_image,
     later,
     left_over,
+    no_defect,
     plan_of,
     processes_naming,
     refused,
@@ -31,6 +32,12 @@ from tests.e2e.node.registry import Registry
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Taken, checkpointed, have, with_daemon
+
+
+@pytest.fixture(autouse=True)
+def daemon_shows_no_defect(request: pytest.FixtureRequest) -> Iterator[None]:
+    with no_defect(request.getfixturevalue("node" if "node" in request.fixturenames else "node_17")):
+        yield
 
 
 def waits(container: Container) -> None:

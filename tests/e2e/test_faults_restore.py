@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from tests.e2e.faults import (
     fresh_image,
     later,
     left_over,
+    no_defect,
     processes_naming,
     refused,
     restore_runc,
@@ -31,6 +32,13 @@ from tests.e2e.node.registry import Registry
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Taken, checkpointed
+
+
+@pytest.fixture(autouse=True)
+def daemon_shows_no_defect(request: pytest.FixtureRequest) -> Iterator[None]:
+    with no_defect(request.getfixturevalue("node" if "node" in request.fixturenames else "node_17")):
+        yield
+
 
 HANGS = '[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0\ntouch /tmp/restoring\nsleep 100'
 FAILS = '[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]'

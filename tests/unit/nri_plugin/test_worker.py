@@ -274,9 +274,14 @@ def test_plan_of_an_earlier_daemon_without_a_container_goes_at_once(
     assert not plan.path.exists()
 
 
-def test_plan_that_was_never_written_whole_goes(worker: Worker, planned: Callable[..., Plan]) -> None:
+def test_plan_that_was_never_written_whole_goes_unless_it_is_just_being_written(
+    worker: Worker, planned: Callable[..., Plan]
+) -> None:
     plan = planned("a")
     plan.drop("request")
+    worker.reconcile()
+    assert plan.path.exists()
+    os.utime(plan.path, (1, 1))
     worker.reconcile()
     assert not plan.path.exists()
 
