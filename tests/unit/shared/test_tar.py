@@ -357,3 +357,40 @@ def test_where_every_kind_is_wanted_a_sparse_map_is_passed_over() -> None:
     found = walked(content, kinds=EVERY)
     assert [entry.name for entry in found] == ["s", "b"]
     assert content[found[0].offset : found[0].offset + 3] == b"xxx"
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_links_say_what_they_name(form: int) -> None:
+    content = archive(
+        member("bin/sh", b"1"),
+        member("bin/hard", kind=tarfile.LNKTYPE, linkname="bin/sh"),
+        member("bin/soft", kind=tarfile.SYMTYPE, linkname="../sh"),
+        form=form,
+    )
+    found = walked(content, kinds=EVERY)
+    assert [(entry.kind, entry.target) for entry in found] == [
+        ("file", ""),
+        ("hard link", "bin/sh"),
+        ("symbolic link", "../sh"),
+    ]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_target_of_a_link_is_whole_and_of_that_link_alone(form: int) -> None:
+    long = "d/" * 20 + "x" * 150
+    content = archive(
+        member("a", kind=tarfile.SYMTYPE, linkname=long), member("b", kind=tarfile.SYMTYPE, linkname="c"), form=form
+    )
+    assert [entry.target for entry in walked(content, kinds=EVERY)] == [long, "c"]
+
+
+def test_start_of_a_member_is_read_and_the_rest_passed_over() -> None:
+    walk = MemberWalk(Bytes(archive(member("a", b"abcdef" * 200), member("b", b"xyz"))), "the archive")
+    members = walk.members()
+    next(members)
+    assert walk.start(3) == b"abc"
+    assert walk.start(3) == b"def"
+    assert next(members).name == "b"
+    assert walk.start(100) == b"xyz"
+    assert walk.start(100) == b""
+    assert list(members) == []
