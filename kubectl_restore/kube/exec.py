@@ -131,6 +131,7 @@ def _proxy(configuration: Any) -> dict[str, Any]:
         "http_proxy_port": parts.port,
         "proxy_type": kind,
         "http_proxy_auth": login,
+        "http_no_proxy": [each.strip() for each in (getattr(configuration, "no_proxy", None) or "").split(",")],
     }
 
 

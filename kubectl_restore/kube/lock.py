@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from kubectl_restore.kube.connection import path_of
+from kubectl_restore.kube.connection import MERGE, path_of
 from kubectl_restore.kube.errors import ApiRefused, Forbidden
+from kubectl_restore.kube.undisturbed import undisturbed
 from shared.errors import RestoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def one_at_a_time(
     try:
         yield
     finally:
-        ended.set()
-        renewing.join()
-        _release(connection, target, lease)
+        with undisturbed():
+            ended.set()
+            renewing.join()
+            _release(connection, target, lease)
 
 
 def _acquire(connection: Connection, target: Target) -> Object:
@@ -115,14 +117,14 @@ def _renew(connection: Connection, lease: Object, ended: threading.Event) -> Non
     while not ended.wait(_RENEW_S):
         # A renewal that fails is made good by the next one; LIFE_S is three of them.
         with suppress(RestoreError):
-            connection.call("PATCH", path, {"spec": {"renewTime": _now()}}, content_type="application/merge-patch+json")
+            connection.call("PATCH", path, {"spec": {"renewTime": _now()}}, content_type=MERGE, timeout_s=15)
 
 
 def _release(connection: Connection, target: Target, lease: Object) -> None:
     """Deletes our lease and no one else's; one that cannot be deleted ends by itself."""
     path = path_of("leases", target.namespace, lease["metadata"]["name"], group=GROUP)
     with suppress(RestoreError):
-        connection.call("DELETE", path, {"preconditions": {"uid": lease["metadata"]["uid"]}})
+        connection.call("DELETE", path, {"preconditions": {"uid": lease["metadata"]["uid"]}}, timeout_s=15)
 
 
 def _version(lease: Object) -> str:

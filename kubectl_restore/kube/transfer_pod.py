@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from kubectl_restore.kube.connection import path_of
 from kubectl_restore.kube.errors import ApiRefused, Forbidden
+from kubectl_restore.kube.undisturbed import undisturbed
 from shared.errors import RestoreError, Unavailable
 
 if TYPE_CHECKING:
     from kubectl_restore.kube.connection import Connection, Object
 
 IMAGE: Final = "busybox:1.37"
-"""Needs ``sh``, ``sleep``, ``stat``, ``tail`` and ``sha256sum``."""
+"""Needs ``sleep``, ``stat``, ``tail`` and ``sha256sum``."""
 CONTAINER: Final = "transfer"
 MOUNTED: Final = "/checkpoints"
 MANAGED_BY: Final = "kubectl-restore"
@@ -169,7 +170,7 @@ def _await_running(connection: Connection, namespace: str, name: str, node: str,
             raise RestoreError(
                 "TransferImageMissing",
                 f"node {node} cannot pull the transfer image {image} ({waiting.get('message') or waiting['reason']}); "
-                "name another one with sh, stat, tail and sha256sum in it: --transfer-image",
+                "name another one with sleep, stat, tail and sha256sum in it: --transfer-image",
             )
         problem = _mount_problem(connection, namespace, name)
         if problem:
@@ -201,6 +202,7 @@ def _remove(connection: Connection, namespace: str, name: str) -> None:
     """Deletes the pod without a grace period; harmless when it never came to be.
 
     An error here would hide the one that ends the block; the pod's own deadline ends what cannot be deleted.
+    A second Ctrl-C waits until it is done.
     """
-    with suppress(RestoreError):
+    with undisturbed(), suppress(RestoreError):
         connection.call("DELETE", path_of("pods", namespace, name), {"gracePeriodSeconds": 0}, timeout_s=15)

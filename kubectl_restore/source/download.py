@@ -126,7 +126,7 @@ def _command(pod: TransferPod, inside: str, command: list[str], *, idle_s: float
                 raise
             raise RestoreError(
                 "TransferImageUnfit",
-                f"the transfer image cannot be used: {error}; it needs sh, stat, tail and sha256sum",
+                f"the transfer image cannot be used: {error}; it needs sleep, stat, tail and sha256sum",
             ) from error
     raise AssertionError("unreachable")
 

@@ -39,7 +39,9 @@ class Fetching:
     """For taking a checkpoint."""
     access: KubeletAccess | None = None
     note: Callable[[str], None] = field(default=lambda sentence: None)
-    """Told what happens besides: a checkpoint taken, another way chosen."""
+    """Told what was done: a checkpoint taken."""
+    warn: Callable[[str], None] = field(default=lambda sentence: None)
+    """Told what is not as it should be: no lock, another way to the kubelet."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def checkpoint(connection: Connection, pod: str, container: str, fetching: Fetch
     from kubectl_restore.kube.pods import find_pod, target
 
     chosen = target(find_pod(connection, pod), container)
-    with one_at_a_time(connection, chosen, fetching.note):
-        return take(connection, chosen, timeout_s=fetching.timeout_s, access=fetching.access, note=fetching.note)
+    with one_at_a_time(connection, chosen, fetching.warn):
+        return take(connection, chosen, timeout_s=fetching.timeout_s, access=fetching.access, note=fetching.warn)
 
 
 def _folder(parent: Path | None) -> Path:

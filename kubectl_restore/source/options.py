@@ -56,7 +56,8 @@ class TransferFlags:
         typer.Option(
             "--transfer-image",
             metavar="IMAGE",
-            help="Image of the pod that reads the file on the node; with sh, stat, tail, sha256sum. Default: busybox.",
+            help="Image of the pod that reads the file on the node; it needs sleep, stat, tail and sha256sum. "
+            "Default: busybox.",
         ),
     ] = ""
     transfer_namespace: Annotated[

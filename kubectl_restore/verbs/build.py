@@ -122,7 +122,8 @@ def build(
             namespace=transfer.transfer_namespace,
             timeout_s=timeout_s,
             access=kubelet_way,
-            note=_warn,
+            note=_note if not quiet else lambda sentence: None,
+            warn=_warn,
         )
         checkpoint = files.enter_context(opened(source_name(source), fetching))
         order = Order(checkpoint.path, None if image_format is None else image_format.value, base, to_disk=not push)
@@ -168,6 +169,10 @@ def _destination(
 
     from_registry = base.images if base and isinstance(base.images, RegistryImages) else None
     return RegistryDestination(reference, access, bars, base=from_registry)
+
+
+def _note(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _warn(sentence: str) -> None:

@@ -77,14 +77,14 @@ def checkpoint(
             namespace=transfer.transfer_namespace,
             timeout_s=timeout_s,
             access=access,
-            note=_note,
+            warn=_warn,
         )
         taken = take(connection, name, container, fetching)
         size = None if save is None else fetch(connection, NodeFile(taken.target.node, taken.path), save, fetching)
     _report(taken, size, save, output)
 
 
-def _note(sentence: str) -> None:
+def _warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
 
 

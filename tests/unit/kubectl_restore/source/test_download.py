@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,7 +119,7 @@ def test_image_without_the_tools_is_told_as_such(
     pod: TransferPod, api: KubeApi, nodes: MemoryNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = 'error executing command in container: exec: "stat": executable file not found in $PATH'
-    with pytest.raises(RestoreError, match="it needs sh, stat, tail and sha256sum") as error:
+    with pytest.raises(RestoreError, match="it needs sleep, stat, tail and sha256sum") as error:
         monkeypatch.setattr(
             downloading, "output", lambda *_, **__: (_ for _ in ()).throw(RestoreError("ExecFailed", message))
         )
@@ -154,3 +156,33 @@ def test_server_that_refuses_the_second_stream(
     nodes.on_output = lambda sent: api.forbid("create", "pods/exec")
     with pytest.raises(RestoreError, match="may not create pods/exec"):
         fetch(pod, tmp_path)
+
+
+def test_memory_stays_small_however_big_the_file(
+    api: KubeApi, nodes: MemoryNodes, kubeconfig: Path, tmp_path: Path
+) -> None:
+    size = 256 << 20
+    with nodes.path(f"{CHECKPOINTS}/big.tar").open("wb") as file:
+        file.truncate(size)
+    done = subprocess.run(
+        [sys.executable, "-c", _FETCH, kubeconfig, tmp_path / "big.tar"], capture_output=True, text=True, check=True
+    )
+    fetched, peak_kib = map(int, done.stdout.split())
+    assert fetched == size
+    assert peak_kib < 150 << 10
+
+
+_FETCH = f"""
+import resource, sys
+from pathlib import Path
+from kubectl_restore.image.progress import Silent
+from kubectl_restore.kube.connection import connect
+from kubectl_restore.kube.flags import ClusterFlags
+from kubectl_restore.source.names import NodeFile
+from kubectl_restore.source.opening import Fetching, fetch
+
+connection = connect(ClusterFlags(kubeconfig=Path(sys.argv[1])))
+fetching = Fetching(lambda: connection, Silent())
+size = fetch(connection, NodeFile("node-1", "{CHECKPOINTS}/big.tar"), Path(sys.argv[2]), fetching)
+print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
