@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -111,6 +110,10 @@ def _section(kind: type[Section], values: Any, where: str) -> Section:
 
 def parse(text: str, *, source: str) -> Config:
     """Reads a configuration document; raises ConfigInvalid naming ``source``, the key and the reason."""
+    if not text.strip():
+        return Config()
+    import tomllib  # half a megabyte in each process, which the defaults do not need
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

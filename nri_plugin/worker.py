@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nri_plugin.config import Config, load
+from nri_plugin.memory import give_back
 from nri_plugin.restore import cleanup
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.node import Node
@@ -91,6 +92,7 @@ class Worker:
             log.warning("%s: %s", error.reason, error)
         except Exception:
             log.exception("%s failed", action.__name__)
+        give_back()
 
     def answer(self, request: RestoreRequest, error: RestoreError | None) -> None:
         reason, sentence = (error.reason, error.sentence) if error else (None, None)
@@ -120,6 +122,7 @@ class Worker:
             os.close(lock)
             with self.guard:
                 self.preparing.pop(request.container_id, None)
+            give_back()
 
     def cancel(self, container_id: str) -> Future[None] | None:
         with self.guard:

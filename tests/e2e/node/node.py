@@ -155,7 +155,8 @@ class Node(Machine):
         self.daemon = daemon = self.spawn(
             ["/usr/bin/python3", "-m", "nri_plugin.cli", "run"],
             DAEMON_LOG,
-            env={"PYTHONPATH": PYTHON_PATH, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            # The checkout is read-only; compiled as an installed package is, the daemon starts sooner and is smaller.
+            env={"PYTHONPATH": PYTHON_PATH, "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": "/var/cache/python"},
         )
         arrived = ready or (lambda: len(self._registrations()) > before)
         deadline = time.monotonic() + 20
