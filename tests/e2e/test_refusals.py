@@ -8,163 +8,26 @@ from __future__ import annotations
 
 import gzip
 import json
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 
-from shared.contract import HANDLER, LAYERED_DIR, POD_CHECKPOINT, TRIGGER_CONTAINERD
+from shared.contract import HANDLER, POD_CHECKPOINT, TRIGGER_CONTAINERD
 from tests.e2e.node.cri import CriError
-from tests.e2e.node.image import LAYER, OciImage, busybox_image, digest_of, image_of, tar_of
-from tests.e2e.node.inventory import Inventory
-from tests.e2e.node.kubelet import RUNNING, Container, Kubelet, Pod
+from tests.e2e.node.image import LAYER, OciImage, digest_of, image_of
+from tests.e2e.node.kubelet import RUNNING, Kubelet, Pod
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
-from tests.e2e.node.roots import Flavour, base_root
-from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
+from tests.e2e.node.roots import Flavour
+from tests.e2e.node.specs import PodSpec, VolumeMount
 from tests.e2e.node.waiting import wait_for
+from tests.e2e.refusal_bench import CRIU, STRICT, WRAPPER, Bench, Step, open_bench, reference, sentence_of
 from tests.e2e.restoring import Taken, checkpointed, have, local, with_daemon
-from tests.e2e.spoilt_images import (
-    Archive,
-    archive_image,
-    delete_all,
-    import_all,
-    layered_image,
-    magic_pattern,
-    wrong_magic,
-)
-
-Step = Literal["create", "start"]
-
-PLANS: Final = "/run/nri-restore"
-CRIU: Final = "/usr/local/sbin/criu"
-CALLS: Final = "/run/criu-calls"
-WRAPPER: Final = f'#!/bin/sh\n[ "$1" = --version ] || echo "$*" >> {CALLS}\nexec /usr/sbin/criu "$@"\n'
-"""Stands before the real CRIU in the PATH and counts."""
-SENTENCE_LIMIT: Final = 400
-PAGES: Final = "checkpoint/pages-1.img"
-
-OPTIONAL: Final = {
-    "checkpoint/seccomp.img",  # lists filters, and there are none
-    "checkpoint/timens-0.img",  # CRIU takes a missing one for the node's clocks (criu/timens.c)
-    "container.log",
-    "dump.log",
-    "stats-dump",
-    "status",
-}
-"""Files that a restore does without."""
-
-
-# ---- checkpoints with something wrong ----
-
-
-@dataclass(frozen=True)
-class Spoilt:
-    case: str
-    image: OciImage
-    reason: str
-    says: str = ""
-    """Must be in the sentence."""
-
-
-def _spoilt(case: str, archive: Archive, reason: str, says: str = "") -> Spoilt:
-    return Spoilt(case, archive_image(archive), reason, says)
-
-
-def cut_after_any_member(archive: Archive) -> Iterator[Spoilt]:
-    """Every other one without the terminator of a tar: readers take both for whole."""
-    for count in range(len(archive.members)):
-        layer = archive.first(count).tar(terminated=count % 2 == 0)
-        image = archive_image(archive, layer or bytes(1024))
-        yield Spoilt(f"cut-{count}", image, "MetadataMissing", "status.dump" if count > 34 else "")
-
-
-def lacking_one_file(archive: Archive) -> Iterator[Spoilt]:
-    for name in sorted({*archive.files} - OPTIONAL):
-        if name.startswith("checkpoint/fdinfo-"):
-            continue  # CRIU writes none for a process without open files
-        metadata = name in {"config.dump", "spec.dump", "status.dump", "rootfs-diff.tar", "checkpoint/inventory.img"}
-        yield _spoilt(
-            f"without-{_label(name)}", archive.without(name), "MetadataMissing" if metadata else "FileMissing", name
-        )
-
-
-def with_a_wrong_magic_number(archive: Archive) -> Iterator[Spoilt]:
-    for name in archive.files:
-        if pattern := magic_pattern(name):
-            spoilt = archive.with_content(name, lambda content, pattern=pattern: wrong_magic(content, pattern))  # type: ignore[misc]
-            yield _spoilt(f"magic-{_label(name)}", spoilt, "WrongMagic", name)
-
-
-def damaged(archive: Archive) -> Iterator[Spoilt]:
-    for case, change in {
-        "pages-short": lambda pages: pages[:-1],
-        "pages-a-page-short": lambda pages: pages[:-4096],
-        "pages-long": lambda pages: pages + bytes(4096),
-        "pages-empty": lambda pages: b"",
-    }.items():
-        yield _spoilt(case, archive.with_content(PAGES, change), "PagesSizeMismatch", PAGES)
-    for name in ("core-1.img", "mountpoints-13.img", "files.img", "pstree.img", "mm-1.img", "pagemap-1.img"):
-        half = archive.with_content(f"checkpoint/{name}", lambda content: content[: len(content) // 2 + 1])
-        yield _spoilt(f"half-{_label(name)}", half, "ImageDamaged", name)
-    for name in ("config.dump", "spec.dump", "status.dump", "checkpoint/descriptors.json"):
-        for case, text in {"half": b'{"', "array": b"[1]", "binary": bytes(range(256)), "empty": b""}.items():
-            spoilt = archive.with_content(name, lambda _, text=text: text)  # type: ignore[misc]
-            yield _spoilt(f"json-{case}-{_label(name)}", spoilt, "MetadataMalformed", name.rpartition("/")[2])
-    twice = archive.with_content("config.dump", lambda content: b'{"id":"x",' + content.lstrip()[1:])
-    yield _spoilt("key-twice", twice, "MetadataMalformed", "a key is given twice")
-    two = archive.with_content("checkpoint/descriptors.json", lambda _: b'["/dev/null","pipe:[1]"]')
-    yield _spoilt("two-descriptors", two, "DescriptorsInvalid")
-
-
-def not_regular_files(archive: Archive) -> Iterator[Spoilt]:
-    for name in ("config.dump", "spec.dump", PAGES, "checkpoint/inventory.img", "container.log"):
-        link = archive.with_entry(name, tarfile.SYMTYPE, linkname="/etc/hostname")
-        yield _spoilt(f"link-{_label(name)}", link, "MemberKind", name)
-    yield _spoilt("pipe", archive.with_entry("spec.dump", tarfile.FIFOTYPE), "MemberKind", "spec.dump")
-    images = [member for member in archive.members if member[0].name.startswith("checkpoint")]
-    others = tuple(member for member in archive.members if member not in images)
-    folder = tarfile.TarInfo("checkpoint")
-    folder.type, folder.linkname = tarfile.SYMTYPE, "/etc"
-    yield _spoilt("linked-folder", replace(archive, members=((folder, b""), *others)), "MemberKind", "checkpoint")
-
-
-def layered(archive: Archive) -> Iterator[Spoilt]:
-    base = busybox_image(base_root("containerd-1.7"))
-    away = tar_of({}, links={LAYERED_DIR: "/etc"})
-    yield Spoilt("layered-link", layered_image(base, archive, away), "MemberKind", "link")
-    file = tar_of({LAYERED_DIR: b"no folder"})
-    yield Spoilt("layered-file", layered_image(base, archive, file), "MemberKind")
-    nothing = tar_of({"etc/other": b""})
-    yield Spoilt("layered-nothing", layered_image(base, archive, nothing), "FileMissing", LAYERED_DIR)
-    yield Spoilt("layered-cut", layered_image(base, archive.without("spec.dump")), "MetadataMissing", "spec.dump")
-
-
-def _label(name: str) -> str:
-    return name.removeprefix("checkpoint/").replace(".", "-")
-
-
-GROUPS: Final = (cut_after_any_member, lacking_one_file, with_a_wrong_magic_number, damaged, not_regular_files, layered)
-
-
-# ---- the bench ----
-
-STRICT: Final = ContainerSpec(
-    "",
-    "strict",
-    ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"),
-    tty=True,
-    no_new_privileges=True,
-    drop_capabilities=("ALL",),
-    seccomp="RuntimeDefault",
-    read_only_root=True,
-    mounts=(VolumeMount("/data", "data"), VolumeMount("/settings", "settings", read_only=True)),
-)
-"""A container that everything was taken from, with two volumes."""
+from tests.e2e.spoilt_checkpoints import GROUPS, PAGES
+from tests.e2e.spoilt_images import Archive, archive_image, delete_all, import_all, wrong_magic
 
 
 @pytest.fixture(scope="module")
@@ -174,137 +37,11 @@ def strict(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoint
     return checkpointed(kubelet, checkpoints, PodSpec("strict"), spec, lambda each: len(each.log()) > 3)
 
 
-@dataclass
-class Bench:
-    """A node with the daemon, every spoilt image, one pod to create containers in, and a CRIU that counts."""
-
-    node: Node
-    kubelet: Kubelet
-    taken: dict[str, Taken]
-    """``plain`` and ``strict``."""
-    archive: Archive
-    groups: dict[str, list[Spoilt]]
-    pod: Pod
-    before: Inventory
-
-    @property
-    def by_annotation(self) -> bool:
-        return self.node.flavour == "containerd-2.1"
-
-    def restoring(self, checkpoint: str, name: str, **changes: Any) -> ContainerSpec:
-        """The container as it was dumped, under another name, in the pod; other images by ``image``."""
-        taken = self.taken[checkpoint]
-        if self.by_annotation:
-            changes.pop("image", None)
-            return replace(taken.spec, name=name, **changes)
-        return replace(taken.restored(reference(checkpoint)), name=name, **changes)
-
-    def criu_calls(self) -> list[str]:
-        calls = self.node.path(CALLS)
-        return calls.read_text().splitlines() if calls.exists() else []
-
-    def refuse(
-        self, spec: ContainerSpec, reason: str, says: str = "", *, at: Step = "create", pod: Pod | None = None
-    ) -> str:
-        """Creates and starts ``spec``, which must fail at this step for this reason; returns the sentence."""
-        pod = pod or self.pod
-        calls = self.criu_calls()
-        container: Container | None = None
-        try:
-            container = pod.create(spec)
-            container.start()
-        except CriError as error:
-            details = error.details
-        else:
-            raise AssertionError(f"{spec.name} was restored")
-        finally:
-            if container is not None:
-                marks = [f"{PLANS}/{container.id}/{name}" for name in ("restoring", "work/restore.log")]
-                begun = [mark for mark in marks if self.node.path(mark).exists()]
-                container.remove()
-                pod.containers.remove(container)
-        assert (container is None) == (at == "create"), details
-        assert not begun if container is not None else True
-        assert self.criu_calls() == calls
-        sentence = sentence_of(details, reason)
-        assert says in sentence, details
-        repeated = [
-            image for image in {spec.image, *pod.spec.annotations.values()} if image and details.count(image) > 1
-        ]
-        assert not repeated, details
-        wait_for(lambda: not self.leftovers(), f"the end of what {spec.name} left: {self.leftovers()}")
-        return sentence
-
-    def leftovers(self) -> list[str]:
-        """Plan directories and mounted views."""
-        plans = {entry.name for entry in self.node.path(PLANS).iterdir()} - {"views", "daemon.lock"}
-        views = self.node.path(f"{PLANS}/views")
-        return sorted(plans) + sorted(entry.name for entry in views.iterdir()) if views.exists() else sorted(plans)
-
-    def restore(self, spec: ContainerSpec, pod: Pod | None = None) -> None:
-        """Creates and starts ``spec``, which must run on from the checkpoint."""
-        pod = pod or self.pod
-        calls = len(self.criu_calls())
-        container = pod.run(spec)
-        assert container.state == RUNNING
-        assert len(self.criu_calls()) > calls, "nothing was restored"
-        container.stop(0)
-        container.remove()
-        pod.containers.remove(container)
-
-
-def reference(case: str) -> str:
-    return f"nri-restore.test/{case}:1"
-
-
-def sentence_of(details: str, reason: str) -> str:
-    """The product's own sentence in a CRI error, which the runtime may put its own words before."""
-    before, found, sentence = details.partition(f"{reason}: ")
-    assert found, f"{reason} is not the reason: {details}"
-    sentence = sentence.removesuffix(": unknown")
-    assert len(sentence) < SENTENCE_LIMIT, f"{len(sentence)} characters: {sentence}"
-    assert before.count("rpc error: code = ") <= 1
-    assert not any(word in sentence for word in ("rpc error", "desc = ", "Traceback", "\n")), sentence
-    return sentence
-
-
-@cache
-def _groups(archive: Path) -> dict[str, list[Spoilt]]:
-    return {make.__name__: list(make(Archive.read(archive.read_bytes()))) for make in GROUPS}
-
-
 @pytest.fixture(scope="module")
 def bench(node: Node, own_checkpoint: Taken, strict: Taken) -> Iterator[Bench]:
-    with_daemon(node)
-    have(node, own_checkpoint.base)
-    taken = {"plain": own_checkpoint, "strict": strict}
-    before = node.inventory()
-    node.path(CRIU).write_text(WRAPPER)
-    node.path(CRIU).chmod(0o755)
-    archive = Archive.read(own_checkpoint.archive.read_bytes())
-    groups = _groups(own_checkpoint.archive)
-    images = {reference(each.case): each.image for group in groups.values() for each in group}
-    for name, each in taken.items():
-        images[reference(name)] = archive_image(Archive.read(each.archive.read_bytes()))
-    import_all(node, images)
-    kubelet = Kubelet(node)
-    try:
-        pod = kubelet.run_pod(own_checkpoint.pod("refusals", annotations=_annotations(node, groups)))
-        yield Bench(node, kubelet, taken, archive, groups, pod, before)
-    finally:
-        kubelet.remove_all()
-        delete_all(node, images)
-        node.path(CRIU).unlink()
-        node.path(CALLS).unlink(missing_ok=True)
-
-
-def _annotations(node: Node, groups: dict[str, list[Spoilt]]) -> dict[str, str]:
-    """Which checkpoint each container of the pod is restored from, where its image does not say it."""
-    if node.flavour != "containerd-2.1":
-        return {}
-    named = {each.case: each.case for group in groups.values() for each in group}
-    named |= {each.case: each.checkpoint for each in SETTINGS} | {"plain": "plain", "strict": "strict"}
-    return {f"{POD_CHECKPOINT}.{name}": reference(checkpoint) for name, checkpoint in named.items()}
+    containers = {each.case: each.checkpoint for each in SETTINGS} | {"plain": "plain", "strict": "strict"}
+    with open_bench(node, {"plain": own_checkpoint, "strict": strict}, containers) as bench:
+        yield bench
 
 
 # ---- what the pod asks for differs from what was dumped ----
