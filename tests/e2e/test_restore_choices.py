@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -118,6 +119,24 @@ def test_failed_restore_becomes_a_fresh_start_when_the_pod_says_so(
     assert_fresh(container)
     container.stop(grace_s=10)
     assert container.status().exit_code == 3
+
+
+def test_diff_that_breaks_off_leaves_nothing_of_it_to_a_fresh_start(
+    node: Node, daemon: Program, kubelet: Kubelet, own_checkpoint: Taken, registry: Registry
+) -> None:
+    def break_off(files: dict[str, bytes]) -> None:
+        without_in_diff("", extra={"root/from-the-checkpoint": b"here\n", "root/big": bytes(1 << 20)})(files)
+        files["rootfs-diff.tar"] = gzip.compress(gzip.decompress(files["rootfs-diff.tar"])[: -(1 << 19)])
+
+    annotations = {contract.TRIGGER_CONTAINERD: "counter"}
+    registry.push(image_of([rewritten(own_checkpoint, break_off)], {}, annotations=annotations), "made/broken:1")
+    have(node, own_checkpoint.base)
+    strict = kubelet.run_pod(own_checkpoint.annotated("strict", local("made/broken:1")))
+    with pytest.raises(CriError, match="RootfsDiffFailed: the checkpoint's rootfs diff cannot be applied") as failure:
+        strict.run(own_checkpoint.spec)
+    assert failure.value.details.count("RootfsDiffFailed") == 1
+    lenient = own_checkpoint.annotated("lenient", local("made/broken:1"), annotations=START_ON_FAILURE)
+    assert_fresh(kubelet.run_pod(lenient).run(own_checkpoint.spec))
 
 
 def test_failed_restore_of_an_archive_image_has_nothing_to_start(
