@@ -73,7 +73,7 @@ class FileRange:
             raise _changed(self.path)
 
     def copy_to(self, file: BinaryIO) -> Iterator[Sized]:
-        """Appends the range to ``file`` inside the kernel, which may share the blocks; yields what is as long as each step.
+        """Appends the range to ``file`` in the kernel, which may share blocks; every item is as long as its step.
 
         Where copy_file_range(2) is missing or does not work between the two file systems, it reads and writes.
         Raises as ``pieces`` does, and OSError when ``file`` cannot be written.
