@@ -38,7 +38,7 @@ def download(pod: TransferPod, name: str, destination: Path, progress: Progress)
     ours = hashlib.sha256()
     with destination.open("xb", buffering=0) as file:
         destination.chmod(0o600)
-        for piece in progress.track(name, size, _pieces(pod, inside, size)):
+        for piece in progress.track(name, size, _pieces(pod, inside, identity, size)):
             file.write(piece)
             ours.update(piece)
     digest = theirs.result()
@@ -51,31 +51,36 @@ def download(pod: TransferPod, name: str, destination: Path, progress: Progress)
     return size
 
 
-def _pieces(pod: TransferPod, inside: str, size: int) -> Iterator[bytes]:
+def _pieces(pod: TransferPod, inside: str, identity: str, size: int) -> Iterator[bytes]:
     """The file's bytes, all of them, over as many streams as it takes."""
     done, broken = 0, 0
     while True:
+        before = done
+        why = "it ended early"
         try:
             command = ["tail", "-c", f"+{done + 1}", inside]
             with closing(stream(pod.connection, pod.namespace, pod.name, CONTAINER, command)) as pieces:
                 for piece in pieces:
-                    done, broken = done + len(piece), 0
+                    done += len(piece)
                     if done > size:
                         raise _changed(Path(inside).name)
                     yield piece
+            if done == size:
+                return
         except StreamBroken as error:
-            broken += 1
-            if broken >= ATTEMPTS:
-                raise Unavailable(
-                    "TransferBroken", f"the transfer broke {broken} times in a row at {done} of {size} bytes: {error}"
-                ) from error
-            time.sleep(_PAUSE_S * broken)
+            why = str(error)
         except CommandInPodFailed as error:
             raise _unreadable(Path(inside).name, error) from error
-        else:
-            if done < size:
-                raise _changed(Path(inside).name)
-            return
+        # A command that seems to have succeeded may have lost the end of its output on the way (seen with containerd
+        # under load): only the file itself tells whether it became shorter.
+        if _identity(pod, inside) != identity:
+            raise _changed(Path(inside).name)
+        broken = 1 if done > before else broken + 1
+        if broken >= ATTEMPTS:
+            raise Unavailable(
+                "TransferBroken", f"the transfer broke {broken} times in a row at {done} of {size} bytes: {why}"
+            )
+        time.sleep(_PAUSE_S * broken)
 
 
 class _Hashing:
@@ -114,7 +119,10 @@ def _command(pod: TransferPod, inside: str, command: list[str], *, idle_s: float
     """Output of a command that can be repeated, and is when the connection breaks."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return output(pod.connection, pod.namespace, pod.name, CONTAINER, command, idle_s=idle_s)
+            said = output(pod.connection, pod.namespace, pod.name, CONTAINER, command, idle_s=idle_s)
+            if said:
+                return said
+            raise StreamBroken(f"{command[0]} printed nothing")
         except StreamBroken as error:
             if attempt == ATTEMPTS:
                 raise Unavailable("TransferBroken", str(error)) from error

@@ -60,6 +60,7 @@ class RealNodes:
         for node in self.nodes.values():
             for archive in node.path(CHECKPOINTS).glob("checkpoint-*.tar"):
                 archive.unlink()
+            node.path(CHECKPOINTS).rmdir()
 
     def container(self, pod: str, container: str = "", namespace: str = "default") -> Container:
         """The newest attempt of a container, for looking at it through the CRI."""

@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from shared.contract import HANDLER
 from tests.e2e.cluster import CHECKPOINTS, RealNodes
+from tests.e2e.node.inventory import settled
 from tests.e2e.node.node import Node
+from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import with_daemon
 from tests.support.kube_api import KubeApi
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; echo $i > /root/count; sleep 0.1; done"
@@ -126,3 +130,41 @@ def test_image_that_cannot_be_pulled_is_reported_as_the_kubelet_does(cluster: Ku
 
     wait_for(lambda: reason() == "ErrImagePull", "the failed pull")
     assert phase(cluster, "none") == "Pending"
+
+
+def test_checkpoint_of_a_pod_resumes_as_a_pod(
+    cluster: KubeApi, restore: Cli, registry: Registry, busybox: str, node_21: Node
+) -> None:
+    with_daemon(node_21)
+    create(cluster, "web", busybox)
+    wait_for(lambda: phase(cluster, "web") == "Running", "the pod to run")
+    logged = backend(cluster).container("web").logs()
+    image = f"{registry.address}/checkpoints/cluster-web:1"
+    restore("build", "pod/web", "-t", image, "--push", "--plain-http", "--transfer-image", busybox)
+    cluster.create("RuntimeClass", HANDLER, handler=HANDLER)
+    container = {"name": "main", "image": image}
+    spec = {"nodeName": "new", "runtimeClassName": HANDLER, "containers": [container]}
+    cluster.run_pod({"metadata": {"name": "web-2"}, "spec": spec})
+    wait_for(lambda: phase(cluster, "web-2") == "Running", "the restored pod to run")
+    resumed = backend(cluster).container("web-2")
+    # The log begins with the lines of the first pod; a fresh start would count from 1 again.
+    reached = len(logged)
+    wait_for(lambda: len(resumed.logs()) > reached, "the counter to go on")
+    numbers = [int(line) for line in resumed.logs()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert int(resumed.sh("cat /root/count")) >= reached
+
+
+def test_cluster_leaves_nothing_on_its_nodes(node_21: Node, busybox: str, tmp_path: Path) -> None:
+    before = node_21.inventory()
+    with KubeApi(RealNodes({"new": node_21})) as api:
+        create(api, "web", busybox)
+        create(api, "brief", busybox, script="exit 1")
+        wait_for(lambda: phase(api, "web") == "Running", "the pod to run")
+        Cli(api, tmp_path)("checkpoint", "web", "--save", str(tmp_path / "web.tar"), "--transfer-image", busybox)
+    assert settled(node_21, before) == {}
+
+
+def backend(api: KubeApi) -> RealNodes:
+    assert isinstance(api.backend, RealNodes)
+    return api.backend

@@ -39,9 +39,11 @@ class MemoryNodes:
     """How long a new pod is Pending."""
     missing_images: set[str] = field(default_factory=set)
     spoilt: tuple[str, ...] = ("tail",)
-    """Programs whose output the next two faults are about."""
+    """Programs whose output the next faults are about."""
     drop_after: list[int] = field(default_factory=list)
     """For each exec in turn that would print more: hang up after this many bytes of output."""
+    cut_after: list[int] = field(default_factory=list)
+    """For each exec in turn that would print more: lose the rest, and report success."""
     damage: int | None = None
     """Number of an exec's output byte that is turned over."""
     vanish: bool = False
@@ -167,6 +169,15 @@ class MemoryNodes:
                     self.drop_after.pop(0)
                 streams.stdout(piece[: limit - sent])
                 raise HangUp
+            with self._lock:
+                cut = self.cut_after[0] if spoil and self.cut_after else None
+            if cut is not None and sent + len(piece) > cut:
+                with self._lock:
+                    self.cut_after.pop(0)
+                streams.stdout(piece[: cut - sent])
+                while output.read1(_PIECE_BYTES):  # type: ignore[attr-defined]
+                    continue
+                return
             if spoil and self.damage is not None and sent <= self.damage < sent + len(piece):
                 spot = self.damage - sent
                 piece = piece[:spot] + bytes([piece[spot] ^ 0xFF]) + piece[spot + 1 :]

@@ -69,6 +69,17 @@ def test_broken_stream_goes_on_where_it_broke(pod: TransferPod, nodes: MemoryNod
     assert offsets[1:] == ["+300001", "+300001", "+400002"]
 
 
+def test_output_that_lost_its_end_is_asked_for_again(pod: TransferPod, nodes: MemoryNodes, tmp_path: Path) -> None:
+    nodes.cut_after = [999_999, 0]
+    assert fetch(pod, tmp_path).read_bytes() == CONTENT
+
+
+def test_short_answers_that_got_lost_are_asked_for_again(pod: TransferPod, nodes: MemoryNodes, tmp_path: Path) -> None:
+    nodes.spoilt, nodes.cut_after = ("stat", "sha256sum"), [0, 0, 0]
+    assert fetch(pod, tmp_path).read_bytes() == CONTENT
+    assert nodes.cut_after == []
+
+
 def test_stream_that_never_gets_further_is_given_up(pod: TransferPod, nodes: MemoryNodes, tmp_path: Path) -> None:
     nodes.drop_after = [1000] + [0] * 20
     with pytest.raises(Unavailable, match="broke 8 times in a row at 1000 of 1000000 bytes"):
