@@ -8,11 +8,12 @@ from __future__ import annotations
 import enum
 import zlib
 from types import TracebackType
-from typing import Final, Protocol, Self
-
-import zstandard
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from shared.errors import CheckpointInvalid
+
+if TYPE_CHECKING:
+    import zstandard
 
 _PIECE_BYTES: Final = 256 << 10
 _ZSTD_PIECE_BYTES: Final = 1 << 10
@@ -101,7 +102,7 @@ class Decompressed:
                 piece = self._decoder.more()
                 if piece is None and not self._feed():
                     return False
-            except (zlib.error, zstandard.ZstdError) as error:
+            except self._decoder.failure as error:
                 raise CheckpointInvalid("ArchiveDamaged", f"{self._archive} does not decompress: {error}") from error
             self._ready = memoryview(piece or b"")
             self._total += len(self._ready)
@@ -126,6 +127,10 @@ class Decompressed:
 
 class _Decoder(Protocol):
     @property
+    def failure(self) -> type[Exception]:
+        """What it raises for a stream that is not of its kind."""
+
+    @property
     def piece_bytes(self) -> int:
         """How much input to feed at once."""
 
@@ -141,6 +146,7 @@ class _Decoder(Protocol):
 
 
 class _Gzip:
+    failure = zlib.error
     piece_bytes = _PIECE_BYTES
 
     def __init__(self) -> None:
@@ -177,6 +183,9 @@ class _Zstd:
     piece_bytes = _ZSTD_PIECE_BYTES
 
     def __init__(self) -> None:
+        import zstandard  # only here: most archives are not compressed, and the daemon is to stay small
+
+        self.failure: type[Exception] = zstandard.ZstdError
         self._input = b""
         self._frame = self._new_frame()
         self._started = False
@@ -204,4 +213,6 @@ class _Zstd:
 
     @staticmethod
     def _new_frame() -> zstandard.ZstdDecompressionObj:
+        import zstandard
+
         return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()

@@ -7,7 +7,6 @@ from threading import Event
 
 import grpc
 
-from nri_plugin.containerd import cri_pb2 as cri
 from nri_plugin.containerd.client import Containerd, failure
 from nri_plugin.containerd.rpc import code_of, details_of
 from shared.errors import Unavailable
@@ -22,6 +21,8 @@ def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled:
 
     Raises Unavailable: ImagePullFailed with the registry's own reason, RuntimeAway, Cancelled.
     """
+    from nri_plugin.containerd import cri_pb2 as cri  # half a megabyte that a node which never pulls need not hold
+
     send = containerd.channel.unary_unary(
         PULL_PATH,
         request_serializer=cri.PullImageRequest.SerializeToString,

@@ -6,7 +6,7 @@ plans names it. Nothing is copied: CRIU reads its images in place.
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +22,7 @@ from shared.errors import CheckpointInvalid, Refused, Unavailable
 LEASE_PREFIX = "nri-restore-"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 """``uname -m`` to GOARCH where they differ."""
-HOST_PLATFORM = oci.Platform("linux", MACHINES.get(platform.machine(), platform.machine()))
+HOST_PLATFORM = oci.Platform("linux", MACHINES.get(os.uname().machine, os.uname().machine))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -270,7 +270,7 @@ def lower_directories(containerd: Containerd, snapshot: str, lease: str) -> tupl
 
     Only a view tells them; the lease keeps them once the view is gone again.
     """
-    key = f"{lease}-peek-{uuid.uuid4().hex[:8]}"
+    key = f"{lease}-peek-{os.urandom(4).hex()}"
     view = containerd.view(key, snapshot, lease=lease)
     containerd.remove_snapshot(key)
     return (view[0].source,) if view[0].type == "bind" else tuple(_options(view)["lowerdir"].split(":"))
