@@ -90,6 +90,8 @@ def not_regular_files(archive: Archive) -> Iterator[Spoilt]:
     for name in ("config.dump", "spec.dump", PAGES, "checkpoint/inventory.img", "container.log"):
         link = archive.with_entry(name, tarfile.SYMTYPE, linkname="/etc/hostname")
         yield _spoilt(f"link-{_label(name)}", link, "MemberKind", name)
+    device = archive.with_entry(PAGES, tarfile.CHRTYPE, devmajor=1, devminor=8)
+    yield _spoilt("device", device, "MemberKind", PAGES)
     yield _spoilt("pipe", archive.with_entry("spec.dump", tarfile.FIFOTYPE), "MemberKind", "spec.dump")
     images = [member for member in archive.members if member[0].name.startswith("checkpoint")]
     others = tuple(member for member in archive.members if member not in images)

@@ -26,7 +26,7 @@ from tests.e2e.node.specs import PodSpec, VolumeMount
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.refusal_bench import CRIU, STRICT, WRAPPER, Bench, Step, open_bench, reference, sentence_of
 from tests.e2e.restoring import Taken, checkpointed, have, local, with_daemon
-from tests.e2e.spoilt_checkpoints import GROUPS, PAGES
+from tests.e2e.spoilt_checkpoints import GROUPS, OPTIONAL, PAGES
 from tests.e2e.spoilt_images import Archive, archive_image, delete_all, import_all, wrong_magic
 
 
@@ -124,6 +124,12 @@ SETTINGS: Final = (
 @pytest.mark.parametrize("name", ["plain", "strict"])
 def test_sound_checkpoint_restores_on_the_same_bench(bench: Bench, name: str) -> None:
     bench.restore(bench.restoring(name, name))
+
+
+def test_checkpoint_without_its_optional_files_restores(bench: Bench) -> None:
+    name = reference("bare")
+    import_all(bench.node, {name: archive_image(bench.archive.without(*OPTIONAL))})
+    _restore_other_image(bench, name)
 
 
 @pytest.mark.parametrize("group", [make.__name__ for make in GROUPS])
@@ -299,6 +305,27 @@ def test_base_image_that_cannot_be_had_is_refused(
     bench.refuse(spec if bench.by_annotation else replace(spec, image=name), reason, says, at=at, pod=pod)
     if bench.by_annotation:
         pod.remove(grace_s=0)
+    delete_all(bench.node, [name])
+
+
+def test_base_image_that_was_recorded_by_its_id_restores_where_the_node_has_it(bench: Bench) -> None:
+    """As CRI-O and Podman record it."""
+    base = bench.node.cri.image_status(bench.taken["plain"].base)
+    assert base is not None
+    name = reference("by-id")
+    spoilt = bench.archive.with_json("config.dump", rootfsImageRef=base.id, rootfsImageName="")
+    import_all(bench.node, {name: archive_image(spoilt)})
+    _restore_other_image(bench, name)
+
+
+def _restore_other_image(bench: Bench, name: str) -> None:
+    spec = bench.restoring("plain", "main")
+    if bench.by_annotation:
+        pod = _annotated(bench, "other", checkpoint=name)
+        bench.restore(spec, pod)
+        pod.remove(grace_s=0)
+    else:
+        bench.restore(replace(spec, image=name))
     delete_all(bench.node, [name])
 
 
