@@ -59,6 +59,8 @@ class Limits:
     """How long to wait for the runtime's own record of the container after its creation was answered."""
     old_log_bytes: int = 16 << 20
     """How much of the checkpoint's container log is put before the new one; older lines go first."""
+    rootfs_diff_bytes: int = 16 << 30
+    """How much the changes to the root file system may unpack to."""
     restore_log_bytes: int = 1 << 20
     """How much of CRIU's restore.log is kept."""
 

@@ -61,6 +61,23 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class SeccompRule:
+    names: tuple[str, ...]
+    action: str
+    """SCMP_ACT_…"""
+    conditional: bool
+    """Whether it looks at arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeccompProfile:
+    default_action: str
+    architectures: tuple[str, ...]
+    """SCMP_ARCH_…"""
+    rules: tuple[SeccompRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeSpec:
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -77,7 +94,7 @@ class RuntimeSpec:
     selinux_label: str
     apparmor_profile: str
     seccomp: bool
-    """Whether there is a seccomp profile; its rules are not read."""
+    """Whether there is a seccomp profile."""
     mounts: tuple[Mount, ...]
     namespaces: tuple[Namespace, ...]
     masked_paths: tuple[str, ...]
@@ -91,6 +108,7 @@ class RuntimeSpec:
     annotations: Mapping[str, str]
     sysctl: Mapping[str, str]
     mount_label: str
+    seccomp_profile: SeccompProfile | None = None
 
 
 def parse_spec(document: bytes, *, file: str) -> RuntimeSpec:
@@ -140,6 +158,7 @@ def parse_spec(document: bytes, *, file: str) -> RuntimeSpec:
         annotations=spec.text_map("annotations"),
         sysctl=linux.text_map("sysctl"),
         mount_label=linux.text("mountLabel"),
+        seccomp_profile=_seccomp(linux.object("seccomp")) if linux.has("seccomp") else None,
     )
 
 
@@ -150,6 +169,17 @@ def _capabilities(sets: JsonObject) -> Capabilities:
         permitted=frozenset(sets.texts("permitted")),
         inheritable=frozenset(sets.texts("inheritable")),
         ambient=frozenset(sets.texts("ambient")),
+    )
+
+
+def _seccomp(profile: JsonObject) -> SeccompProfile:
+    return SeccompProfile(
+        default_action=profile.text("defaultAction"),
+        architectures=profile.texts("architectures"),
+        rules=tuple(
+            SeccompRule(rule.texts("names"), rule.text("action"), bool(rule.objects("args")))
+            for rule in profile.objects("syscalls")
+        ),
     )
 
 

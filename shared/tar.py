@@ -8,7 +8,7 @@ refused: the runtime that unpacks the layer and we must never see two different 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from shared.errors import CheckpointInvalid
@@ -67,6 +67,10 @@ class TarMember:
     """Major and minor number of a device node."""
     target: str = ""
     """What a link names, as it stands in the archive; the caller decides what that means."""
+    uid: int = 0
+    gid: int = 0
+    capabilities: bool = False
+    """Whether the file would be given capabilities (the extended attribute security.capability)."""
 
 
 class MemberWalk:
@@ -121,7 +125,7 @@ class MemberWalk:
                 continue
             name = extension.name if extension.name is not None else self._name(header)
             size = extension.size if extension.size is not None else size
-            target = extension.target
+            target, owner, raising = extension.target, extension.owner, extension.capabilities
             extension = _Extension()
             clean = normalised(name, self._archive, printable=not self._any_name)
             kind = self._kind(flag, name)
@@ -143,7 +147,9 @@ class MemberWalk:
                 target = ""
             elif target is None:
                 target = header[157:257].split(b"\0", 1)[0].decode(errors="backslashreplace")
-            yield TarMember(clean, kind, self._position, size, mode, device, target)
+            uid = owner.get("uid", self._number(header[108:116], "uid"))
+            gid = owner.get("gid", self._number(header[116:124], "gid"))
+            yield TarMember(clean, kind, self._position, size, mode, device, target, uid, gid, raising)
 
     def _take(self, size: int, what: str) -> bytes:
         found = self._stream.read_exactly(size)
@@ -274,6 +280,12 @@ class MemberWalk:
                 extension.name = self._decoded(value)
             elif key == "linkpath":
                 extension.target = value.decode(errors="backslashreplace")
+            elif key in ("uid", "gid"):
+                if not value.isdigit() or len(value) > 20:
+                    raise self._damaged(f"an extended header has no valid {key}")
+                extension.owner[key] = int(value)
+            elif key.endswith("security.capability"):
+                extension.capabilities = True
             elif key == "size":
                 if not value.isdigit() or len(value) > 20:
                     raise self._damaged("an extended header has no valid size")
@@ -308,3 +320,5 @@ class _Extension:
     name: str | None = None
     size: int | None = None
     target: str | None = None
+    owner: dict[str, int] = field(default_factory=dict)
+    capabilities: bool = False

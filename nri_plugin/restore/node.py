@@ -9,19 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from shared.archive import CheckpointFiles, open_checkpoint
+from shared.compression import Compression, Decompressed, sniff
 from shared.criu.dump import Dump, check_structure, read_dump
 from shared.criu.images import ImageDirectory
 from shared.criu.inventory import skip_network_lock
-from shared.criu.tmpfs import DeviceNode, read_device_nodes
+from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, Refused, Unavailable
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.run import run
+from shared.special_files import SpecialFile, special_files
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class OpenedCheckpoint:
     root: Path
     checkpoint: Checkpoint
     dump: Dump
-    device_nodes: tuple[DeviceNode, ...]
+    special: tuple[SpecialFile, ...]
     """In images of tmpfs mounts."""
 
     def files(self) -> CheckpointFiles:
@@ -56,6 +59,7 @@ class Node:
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
+    _in_diff: dict[str, tuple[SpecialFile, ...]] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _criu_version: tuple[tuple[str, int], str] | None = None
@@ -88,7 +92,7 @@ class Node:
                     checkpoint = read_checkpoint(files)
                     check_structure(files)
                     dump = read_dump(files)
-                    device_nodes = read_device_nodes(files, dump.mounts)
+                    special = read_tmpfs(files, dump.mounts)
                     replaced = dict(without_host_name(ImageDirectory(files, "checkpoint"), dump))
                     if not dump.sockets_established:
                         # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
@@ -104,15 +108,32 @@ class Node:
             except BaseException:
                 self.views.release(image.digest)
                 raise
-            opened = OpenedCheckpoint(image, root, checkpoint, dump, device_nodes)
+            opened = OpenedCheckpoint(image, root, checkpoint, dump, special)
             self._opened[image.digest] = opened
             return opened
+
+    def special_in_diff(self, opened: OpenedCheckpoint) -> tuple[SpecialFile, ...]:
+        """Device nodes and programs that raise rights in the rootfs diff of an archive image, read once per image.
+
+        A layered image's diff is a layer like those of any image, unpacked by the runtime before we are asked.
+        Raises CheckpointInvalid: RootfsDiffTooLarge, and what walking a tar archive raises.
+        """
+        name = opened.checkpoint.rootfs_diff
+        if opened.image.layered or name is None:
+            return ()
+        with self.image_lock(opened.image.digest):
+            if (known := self._in_diff.get(opened.image.digest)) is None:
+                with opened.files() as files:
+                    known = diff_special_files(files, name, limit_bytes=self.config.limits.rootfs_diff_bytes)
+                self._in_diff[opened.image.digest] = known
+            return known
 
     def release(self, digest: str) -> None:
         """Lets go of a view that no plan names any more."""
         with self.image_lock(digest):
             if self.views.release(digest):
                 self._opened.pop(digest, None)
+                self._in_diff.pop(digest, None)
 
     def check_criu(self, checkpoint: Checkpoint) -> None:
         """Raises Refused("CriuTooOld"): criu 4.1 crashes or fails on dumps of 4.2 (vdso, restorer)."""
@@ -139,6 +160,38 @@ class Node:
                 raise Unavailable("CriuMissing", f"this node cannot restore: criu --version says {said[:80]!r}")
             self._criu_version = (identity, found[1])
         return self._criu_version[1]
+
+
+def diff_special_files(files: CheckpointFiles, name: str, *, limit_bytes: int) -> tuple[SpecialFile, ...]:
+    """Special files of a rootfs diff, plain or compressed; see ``Node.special_in_diff``."""
+    with files.open(name) as head:
+        compression = sniff(head.read(4))
+    source = files.open(name)
+    if compression is Compression.NONE:
+        with source:
+            stream = _Forward(source)
+            return tuple(special_files(stream, name, "", limit_bytes=limit_bytes, too_large=_TOO_LARGE, links=False))
+    # Headers and padding come on top of what the files hold.
+    with Decompressed(source, compression, name, limit_bytes=limit_bytes * 2) as unpacked:
+        return tuple(special_files(unpacked, name, "", limit_bytes=limit_bytes, too_large=_TOO_LARGE, links=False))
+
+
+_TOO_LARGE = "RootfsDiffTooLarge"
+
+
+@dataclass
+class _Forward:
+    """A plain archive as the walk wants it."""
+
+    source: BinaryIO
+
+    def read_exactly(self, size: int) -> bytes:
+        return self.source.read(size)
+
+    def skip(self, size: int) -> int:
+        before = self.source.tell()
+        end = self.source.seek(0, 2)
+        return self.source.seek(min(before + size, end)) - before
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import NotFound
 from nri_plugin.containerd.images import pull
-from nri_plugin.restore import options, rootfs
+from nri_plugin.restore import cover, options, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.node import Node, OpenedCheckpoint
@@ -22,6 +23,7 @@ from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from shared import contract
 from shared.compare import check_command, check_dump, check_settings, pod_identity
+from shared.compare.corrections import Corrections, corrections
 from shared.compare.mounts import check_mounts
 from shared.criu.dump_host import read_dump_host
 from shared.errors import Refused, RestoreError, Unavailable
@@ -80,7 +82,9 @@ def restore(
     """The steps of a restore; raises the RestoreError of the first that cannot be done."""
     opened = check(node, request, plan, image, report)
     answer(None)
-    lower = prepare_rootfs(node, request, opened, report, cancelled)
+    # A root file system that stands was verified before; another one is made once this dump has been.
+    stands = node.containerd.has_snapshot(rootfs.snapshot_name(opened.image))
+    lower = prepare_rootfs(node, request, opened, report, cancelled) if stands else None
     with report.phase("record"):
         record = wait_for_record(node, request, cancelled)
     live = parse_spec(record.spec.value, file="config.json")
@@ -93,7 +97,10 @@ def restore(
     with report.phase("verify"):
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         check_settings(dumped, live, identity)
-        check_dump(opened.dump, dumped, live, identity, opened.device_nodes)
+        special = opened.special + node.special_in_diff(opened)
+        check_dump(opened.dump, dumped, live, identity, special)
+    if not stands:
+        lower = prepare_rootfs(node, request, opened, report, cancelled)
     overlay = None
     if request.checkpoint is not None:
         overlay = fill_own_rootfs(node, request, opened, record, report)
@@ -298,6 +305,12 @@ def write_plan(
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
         plan.write("shares-mounts", "")
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
+    found = corrections(opened.dump, live)
+    if limits := adjustments(found):
+        plan.write("adjust", limits)
+    if covers := [f"masked {path}\n" for path in found.masked] + [f"readonly {path}\n" for path in found.read_only]:
+        plan.write("cover", "".join(covers))
+        plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
     plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
     if overlay is not None:
@@ -326,6 +339,13 @@ def lasting(namespace: str) -> str:
         return str(own) if own.samefile(namespace) else namespace
     except OSError:
         return namespace
+
+
+def adjustments(found: Corrections) -> str:
+    """What restore-runc puts right in every process: ``oom_score_adj N``, or a limit as prlimit(1) names it, a line."""
+    lines = [f"oom_score_adj {found.oom_score_adj}"] if found.oom_score_adj is not None else []
+    lines += [f"{limit.type.removeprefix('RLIMIT_').lower()} {limit.soft}:{limit.hard}" for limit in found.limits]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def cri_log_path(record: api.Container) -> Path | None:

@@ -34,6 +34,8 @@ namespace() { # <type>: path of the pod's namespace, nothing if it is the node's
 explain() { # <exit status>: why the restore failed, from CRIU's log, else the runtime's
 	[ -f "$plan/cancelled" ] && printf 'Cancelled: the pod was stopped while its container was restored' && return
 	[ "$1" = 0 ] && printf 'NodeStorageFailed: %s cannot be written; is its file system full?' "$plan" && return
+	[ "$1" = adjust ] && printf "AdjustFailed: the restored processes cannot be given the pod's limits" && return
+	[ "$1" = cover ] && printf 'CoverFailed: paths that the pod masks stay open in the restored container' && return
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
 	why=$(grep 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -vE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
@@ -65,6 +67,26 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- &
 }
 
+adjust() { # <pid>: gives it and all below the limits of the pod, where the checkpoint's are higher
+	for each in $(descendants "$1"); do
+		while read -r what value; do
+			case $what in
+			oom_score_adj) read -r now <"/proc/$each/oom_score_adj" && { [ "$now" -ge "$value" ] || printf %s "$value" >"/proc/$each/oom_score_adj"; } ;;
+			*) prlimit --pid "$each" "--$what=$value" ;;
+			esac || return 1
+		done <"$plan/adjust"
+	done
+}
+
+descendants() { # <pid>: it and all below
+	printf '%s ' "$1"
+	for children in /proc/"$1"/task/*/children; do
+		read -r found <"$children" || :
+		# shellcheck disable=SC2086
+		for child in $found; do descendants "$child"; done
+	done
+}
+
 restore() {
 	[ -f "$plan/mount" ] && { mount_overlay true || fail "MountFailed: the restored root file system cannot be mounted"; }
 	guard
@@ -75,6 +97,15 @@ restore() {
 		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
 		[ -f "$plan/logpath" ] && IFS= read -r logpath <"$plan/logpath" && cat "$plan/log" >>"$logpath"
 		read -r pid <"$pidfile"
+		if [ -s "$plan/adjust" ] && ! adjust "$pid" 2>"$plan/work/adjust.log"; then
+			result=adjust
+		fi
+		if [ -f "$plan/cover" ]; then
+			{ IFS= read -r python && IFS= read -r program; } <"$plan/python"
+			"$python" -I -S "$program" "$pid" "$plan/cover" 2>"$plan/work/cover.log" || result=cover
+		fi
+	fi
+	if [ "$result" = 0 ] && [ ! -f "$plan/cancelled" ]; then
 		# The runtime's next checkpoint of it reads the same file: what the node's administrator set for that.
 		ln -sf /etc/criu/runc.conf "$plan/criu.conf"
 		printf '%s' "$pid" >"$plan/restored" && return

@@ -1,14 +1,19 @@
-"""The mount tree CRIU would rebuild against the live spec's: paths, kinds and read-only flags.
+"""The mount tree CRIU would rebuild against the live spec's: paths, kinds, roots, flags, masks.
 
 CRIU takes only the source of an external mount from the live spec, everything else from the dump, and mounts what it
-knows (proc, sysfs, tmpfs …) anew wherever the dump says (criu/mount.c, runc libcontainer/criu_linux.go). The spec.dump
-of the same archive may say something else, so mounts.py alone, which explains better, is not enough.
+knows (proc, sysfs, tmpfs …) anew wherever the dump says. It builds the tree before it changes root, so that a bind
+mount of the dump's own making may lead through a link to the node's files (criu/mount-v2.c do_bind_mount_v2), and it
+deletes what a "deleted" mount shows (remove_source_of_deleted_mount). The spec.dump of the same archive may say
+something else, so mounts.py alone, which explains better, is not enough. Compare CVE-2017-1002101, CVE-2021-30465.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
+from shared.compare.mount_options import foreign_option, lost_flag, too_large
 from shared.compare.paths import MASK, is_bind, is_read_only, where
 from shared.compare.settings import read_only_root_differs
 from shared.criu.dump import Dump
@@ -16,52 +21,129 @@ from shared.criu.mounts import MountEntry
 from shared.errors import Refused
 from shared.spec import Mount, RuntimeSpec
 
-CGROUPS = "/sys/fs/cgroup"
+CGROUPS: Final = "/sys/fs/cgroup"
+_HARMLESS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"})
+"""What a container with CAP_SYS_ADMIN may mount by itself and that shows nothing of the node's disks."""
 
 
 def check_mount_tree(dump: Dump, live: RuntimeSpec) -> None:
-    """Raises Refused: ReadOnlyRootDiffers, MountTreeDiffers; each names the mount."""
+    """Raises the first of ``mount_tree_refusals``."""
+    for refused in mount_tree_refusals(dump, live):
+        raise refused
+
+
+def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
+    """ReadOnlyRootDiffers and MountTreeDiffers; each names the mount."""
     mounts = {where(mount.destination): mount for mount in live.mounts}
-    for entry in dump.mounts:
-        if entry.namespace != dump.root.ids.mnt_ns:
-            continue
+    entries = [entry for entry in dump.mounts if entry.namespace == dump.root.ids.mnt_ns]
+    may_mount = "CAP_SYS_ADMIN" in live.capabilities.bounding
+    if not may_mount:
+        yield from _check_shape(entries)
+    for entry in entries:
         path = where(entry.mountpoint)
         if path == "/":
             if live.root_readonly and not entry.readonly:
-                raise read_only_root_differs(dumped=False)
-        elif entry.external is not None:
-            _check_external(entry, path, mounts)
-        elif not _may_be_made(entry, path, mounts.get(path), live):
-            raise _differs(entry, "which the pod's container does not have")
+                yield read_only_root_differs(dumped=False)
+            continue
+        why = _never(entry, mounts.get(path))
+        if not why and entry.external is not None:
+            why = _external(entry, path, mounts)
+        elif not why and not (may_mount and entry.fstype in _HARMLESS and entry.root == "/"):
+            why = _made(entry, path, mounts.get(path), live)
+        if why:
+            yield _differs(entry, why)
 
 
-def _check_external(entry: MountEntry, path: str, mounts: dict[str, Mount]) -> None:
+def _check_shape(entries: Sequence[MountEntry]) -> Iterator[Refused]:
+    """One mount at each place, in the mount that shows the place: else one could lie hidden below another."""
+    places: dict[str, MountEntry] = {}
+    for entry in entries:
+        if places.setdefault(entry.mountpoint, entry) is not entry:
+            yield _differs(entry, "twice, one over the other")
+    for entry in places.values():
+        parent = entry.mountpoint
+        while parent != "/":
+            parent = parent.rpartition("/")[0] or "/"
+            if parent in places:
+                if places[parent].id != entry.parent:
+                    yield _differs(entry, f"not in the mount at {parent} that shows the place")
+                break
+
+
+def _never(entry: MountEntry, asked: Mount | None) -> str:
+    """What no pod can ask for."""
+    if entry.deleted or entry.root.endswith("//deleted"):
+        return "of something deleted, which CRIU would delete again"
+    if entry.by_plugin:
+        return "by a plugin of CRIU"
+    options = asked.options if asked else ()
+    if entry.shared_id and not {"shared", "rshared"}.intersection(options):
+        return "shared with other namespaces, which the pod's container does not have"
+    taking = {"slave", "rslave", "shared", "rshared"}.intersection(options)
+    if entry.master_id and not taking and not entry.mountpoint.startswith(f"{CGROUPS}/"):
+        return "following another namespace's mounts, which the pod's container does not"
+    return ""
+
+
+def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount]) -> str:
     """A key is resolved to the live mount of that destination, wherever the dump wants it."""
-    if entry.external == MASK or path.startswith(f"{CGROUPS}/"):
-        return
+    if entry.external == MASK:
+        return "" if path.startswith(("/proc/", "/sys/")) else "as a mask, where the pod's container has none"
+    if path.startswith(f"{CGROUPS}/"):
+        if entry.external != entry.mountpoint or entry.fstype != "cgroup":
+            return "which is no cgroup hierarchy of the pod's container"
+        asked = mounts.get(CGROUPS)
+        return "" if asked is None else _access(entry, asked)
     found = mounts.get(where(entry.external or ""))
     if found is None or path != where(found.destination) or not is_bind(found.type, found.options):
-        raise _differs(entry, "which the pod's container does not have there")
-    if is_read_only(found.options) and not entry.readonly:
-        raise _differs(entry, "writable, which the pod declares read-only")
+        return "which the pod's container does not have there"
+    return _access(entry, found)
 
 
-def _may_be_made(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> bool:
-    """Mounts of the spec, what runc puts over masked and read-only paths, a terminal; more only with CAP_SYS_ADMIN."""
-    if "CAP_SYS_ADMIN" in live.capabilities.bounding:
-        return True
+def _made(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> str:
+    """Mounts of the spec, what runc puts over masked and read-only paths, a terminal."""
+    missing = "which the pod's container does not have"
     if path in map(where, live.masked_paths):
-        return entry.readonly
+        return "" if _is_cover(entry) else "which is masked in the pod's container"
     if path in map(where, live.readonly_paths):
-        return entry.readonly and entry.fstype in ("proc", "sysfs")
+        top = "/proc" if path.startswith("/proc/") else "/sys"
+        same = entry.fstype in ("proc", "sysfs") and entry.root == path.removeprefix(top)
+        return "" if same and entry.readonly else "which is read-only in the pod's container"
     if path == "/dev/console":
-        return entry.fstype == "devpts"
+        return "" if live.terminal and entry.fstype == "devpts" else missing
     if path == CGROUPS or path.startswith(f"{CGROUPS}/"):
-        return entry.fstype in ("tmpfs", "cgroup", "cgroup2")
+        return _cgroup(entry, path, asked, live)
     if asked is None:
         # Masked where it was dumped, and covered by a mount that shows nothing.
-        return entry.fstype == "tmpfs" and entry.readonly and path.startswith(("/proc/", "/sys/"))
-    return entry.fstype == asked.type and (entry.readonly or not is_read_only(asked.options))
+        return "" if _is_cover(entry) and path.startswith(("/proc/", "/sys/")) else missing
+    if entry.fstype != asked.type or entry.root != "/":
+        return missing
+    return _access(entry, asked) or foreign_option(entry) or too_large(entry, asked)
+
+
+def _is_cover(entry: MountEntry) -> bool:
+    return entry.fstype == "tmpfs" and entry.readonly and entry.root == "/" and not foreign_option(entry)
+
+
+def _cgroup(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> str:
+    """Without a cgroup namespace, cgroup v1 hierarchies are handed in: a new mount would show the node's."""
+    kinds = {"cgroup2"} | ({"tmpfs"} if path == CGROUPS else set())
+    if any(namespace.type == "cgroup" for namespace in live.namespaces):
+        kinds.add("cgroup")
+    if (
+        (asked is None and path == CGROUPS)
+        or entry.fstype not in kinds
+        or (entry.fstype != "cgroup" and entry.root != "/")
+    ):
+        return "which the pod's container does not have"
+    # The tmpfs that holds cgroup v1's hierarchies is writable in every container; they themselves are not.
+    return "" if entry.fstype == "tmpfs" or asked is None else _access(entry, asked)
+
+
+def _access(entry: MountEntry, asked: Mount) -> str:
+    if is_read_only(asked.options) and not entry.readonly:
+        return "writable, which the pod declares read-only"
+    return lost_flag(entry, asked)
 
 
 def _differs(entry: MountEntry, why: str) -> Refused:
@@ -73,9 +155,30 @@ def _differs(entry: MountEntry, why: str) -> Refused:
     )
 
 
-def uncovered(dump: Dump, live: RuntimeSpec) -> tuple[Sequence[str], Sequence[str]]:
-    """Masked and read-only paths of the pod that no mount of the dump covers."""
+def uncovered(
+    dump: Dump, live: RuntimeSpec, *, present: Callable[[str], bool] = os.path.lexists
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Paths that the pod masks, and those it makes read-only, which this node has and the dump leaves open.
+
+    ``present``: whether the node has a path in its own /proc or /sys, which a container's show. A path that the dump's
+    node did not have has no mount there.
+    """
     covered = {where(entry.mountpoint) for entry in dump.mounts if entry.namespace == dump.root.ids.mnt_ns}
-    masked = [path for path in live.masked_paths if where(path) not in covered]
-    readonly = [path for path in live.readonly_paths if where(path) not in covered]
-    return masked, readonly
+    masked, read_only = (
+        tuple(
+            where(path)
+            for path in paths
+            if where(path).startswith(("/proc/", "/sys/")) and not _covers(covered, where(path)) and present(path)
+        )
+        for paths in (live.masked_paths, live.readonly_paths)
+    )
+    return masked, read_only
+
+
+def _covers(covered: set[str], path: str) -> bool:
+    """The mount itself, or one of a folder above it, below /proc and /sys."""
+    while path.count("/") > 1:
+        if path in covered:
+            return True
+        path = path.rpartition("/")[0]
+    return False

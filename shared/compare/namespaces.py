@@ -6,7 +6,7 @@ that CRIU itself runs in, which is the node's (criu/namespaces.c, root_ns_mask).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +22,13 @@ _KINDS: Final = {
     "mount": "mnt_ns",
     "user": "user_ns",
     "cgroup": "cgroup_ns",
+    "time": "time_ns",
 }
 """Type in the runtime spec, field of TaskIds."""
+_LEFT_OUT: Final = ("mount", "user")
+"""A runtime spec always has the first; the second has a rule of its own."""
+NETWORK_KEY: Final = "extRootNetNS"
+"""Under which runc hands the pod's network in (libcontainer/criu_linux.go handleRestoringNamespaces)."""
 _PROC: Final = {"network": "net", "mount": "mnt"}
 """Names below /proc/<pid>/ns that differ from the spec's."""
 _SHARING: Final = {"network": "hostNetwork", "uts": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
@@ -45,28 +50,49 @@ def is_the_nodes(namespace: Namespace) -> bool:
 
 
 def check_namespaces(dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespace], bool] = is_the_nodes) -> None:
-    """Raises Refused: NamespacesDiffer when the tree would join the node's, NestedNamespaces."""
+    """Raises the first of ``namespace_refusals``."""
+    for refused in namespace_refusals(dump, live, shared=shared):
+        raise refused
+
+
+def namespace_refusals(
+    dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespace], bool] = is_the_nodes
+) -> Iterator[Refused]:
+    """NamespacesDiffer when the tree would join the node's, or change it, and NestedNamespaces."""
     root, outside = dump.root.ids, dump.inventory.ids
-    for namespace in live.namespaces:
-        field = _KINDS.get(namespace.type)
-        if field is None or shared(namespace):
-            continue
+    own = {namespace.type for namespace in live.namespaces if not shared(namespace)}
+    for kind, field in _KINDS.items():
         inner, outer = getattr(root, field), getattr(outside, field)
-        if inner and inner == outer:
-            sharing = _SHARING.get(namespace.type)
-            raise Refused(
+        if kind in own and inner and inner == outer:
+            sharing = _SHARING.get(kind)
+            yield Refused(
                 "NamespacesDiffer",
-                f"the pod gives the container a {namespace.type} namespace of its own, the checkpoint would restore "
+                f"the pod gives the container a {kind} namespace of its own, the checkpoint would restore "
                 f"into the node's; {f'set {sharing}: true, or ' if sharing else ''}take the checkpoint from a "
                 "container of such a pod",
             )
-    if dump.user_namespace and not any(namespace.type == "user" for namespace in live.namespaces):
-        raise Refused(
+        elif kind not in own and kind not in _LEFT_OUT and inner and inner != outer:
+            # CRIU would set the node's own host name, kernel limits or clocks in what it takes for the container's.
+            yield Refused(
+                "NamespacesDiffer",
+                f"the checkpointed container had a {kind} namespace of its own, the pod's container has the node's; "
+                "take the checkpoint from a container of such a pod",
+            )
+    if dump.user_namespace:
+        yield Refused(
             "NamespacesDiffer",
-            "the checkpointed container had a user namespace of its own, the pod's has none; set hostUsers: false",
+            "the checkpointed container had a user namespace of its own; CRIU would map users as the checkpoint says, "
+            "not as the node does, so take the checkpoint from a pod without hostUsers: false",
+        )
+    network = next((namespace for namespace in live.namespaces if namespace.type == "network"), None)
+    if network and network.path and "network" in own and dump.pod.network_key != NETWORK_KEY:
+        yield Refused(
+            "NamespacesDiffer",
+            "the checkpoint would make a network namespace and set up addresses, routes and firewall in it, instead of "
+            "using the pod's; take the checkpoint from a container of a pod",
         )
     if dump.nested_namespaces and "CAP_SYS_ADMIN" not in live.capabilities.bounding:
-        raise Refused(
+        yield Refused(
             "NestedNamespaces",
             "some process of the checkpoint is in namespaces of its own inside the container, which takes "
             "CAP_SYS_ADMIN and the pod does not grant it; add it to the container's capabilities if that is meant",

@@ -360,7 +360,7 @@ class RegFileEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., pos: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ..., mode: _Optional[int] = ..., build_id: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InetSkEntry(_message.Message):
-    __slots__ = ("id", "ino", "family", "type", "proto", "state", "src_port", "dst_port", "src_addr", "dst_addr")
+    __slots__ = ("id", "ino", "family", "type", "proto", "state", "src_port", "dst_port", "src_addr", "dst_addr", "opts")
     ID_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +371,7 @@ class InetSkEntry(_message.Message):
     DST_PORT_FIELD_NUMBER: _ClassVar[int]
     SRC_ADDR_FIELD_NUMBER: _ClassVar[int]
     DST_ADDR_FIELD_NUMBER: _ClassVar[int]
+    OPTS_FIELD_NUMBER: _ClassVar[int]
     id: int
     ino: int
     family: int
@@ -381,7 +382,16 @@ class InetSkEntry(_message.Message):
     dst_port: int
     src_addr: _containers.RepeatedScalarFieldContainer[int]
     dst_addr: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., family: _Optional[int] = ..., type: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ..., src_port: _Optional[int] = ..., dst_port: _Optional[int] = ..., src_addr: _Optional[_Iterable[int]] = ..., dst_addr: _Optional[_Iterable[int]] = ...) -> None: ...
+    opts: SkOptsEntry
+    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., family: _Optional[int] = ..., type: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ..., src_port: _Optional[int] = ..., dst_port: _Optional[int] = ..., src_addr: _Optional[_Iterable[int]] = ..., dst_addr: _Optional[_Iterable[int]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
+
+class SkOptsEntry(_message.Message):
+    __slots__ = ("so_priority", "so_mark")
+    SO_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SO_MARK_FIELD_NUMBER: _ClassVar[int]
+    so_priority: int
+    so_mark: int
+    def __init__(self, so_priority: _Optional[int] = ..., so_mark: _Optional[int] = ...) -> None: ...
 
 class NsFileEntry(_message.Message):
     __slots__ = ("id", "ns_id", "ns_cflag")
@@ -458,6 +468,16 @@ class TtyFileEntry(_message.Message):
     tty_info_id: int
     regf_id: int
     def __init__(self, id: _Optional[int] = ..., tty_info_id: _Optional[int] = ..., regf_id: _Optional[int] = ...) -> None: ...
+
+class TtyInfoEntry(_message.Message):
+    __slots__ = ("id", "type", "rdev")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    RDEV_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    type: int
+    rdev: int
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[int] = ..., rdev: _Optional[int] = ...) -> None: ...
 
 class MemfdFileEntry(_message.Message):
     __slots__ = ("id", "inode_id")

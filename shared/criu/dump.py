@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from shared.archive import CheckpointFiles
@@ -11,7 +12,15 @@ from shared.criu.images import ImageDirectory, Kind, damaged
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.namespaces import PodNamespaces, read_namespaces
-from shared.criu.open_files import Descriptor, InternetSocket, OpenFile, RegularFile, read_descriptors, read_files
+from shared.criu.open_files import (
+    Descriptor,
+    InternetSocket,
+    OpenFile,
+    RegularFile,
+    read_descriptors,
+    read_files,
+    read_terminals,
+)
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
@@ -38,6 +47,15 @@ class GhostFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SeccompFilter:
+    """One filter; the kernel runs it and those before it, and the strictest answer counts (seccomp(2))."""
+
+    program: bytes
+    """struct sock_filter after struct sock_filter (linux/filter.h)."""
+    previous: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Dump:
     inventory: Inventory
     tasks: tuple[Task, ...]
@@ -55,6 +73,10 @@ class Dump:
     """Names of all files in the dump's directory, those of unknown kinds included."""
     memory_bytes: int
     """Size of all pages images."""
+    terminals: Mapping[int, int] = field(default_factory=dict)
+    """Kind of each terminal by id (read_terminals)."""
+    filters: tuple[SeccompFilter, ...] = ()
+    """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
 
     @property
     def root(self) -> Task:
@@ -104,6 +126,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
     if not tasks[0].alive:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
+    filters = _seccomp_filters(images)
     return Dump(
         inventory=inventory,
         tasks=tasks,
@@ -111,18 +134,24 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         files=read_files(images),
         descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
         ghosts=_ghosts(images),
-        seccomp_filters=_seccomp_filters(images),
+        seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
         pod=read_namespaces(images, root, inventory.ids),
         images=names,
+        terminals=read_terminals(images),
+        filters=filters,
         memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
 
 
-def _seccomp_filters(images: ImageDirectory) -> int:
+def _seccomp_filters(images: ImageDirectory) -> tuple[SeccompFilter, ...]:
     if Kind.SECCOMP.file() not in images:
-        return 0
-    return sum(len(entry.seccomp_filters) for entry in images.entries(Kind.SECCOMP, SeccompEntry))
+        return ()
+    return tuple(
+        SeccompFilter(each.filter, each.prev if each.HasField("prev") else None)
+        for entry in images.entries(Kind.SECCOMP, SeccompEntry)
+        for each in entry.seccomp_filters
+    )
 
 
 def _ghosts(images: ImageDirectory) -> tuple[GhostFile, ...]:

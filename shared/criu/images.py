@@ -68,6 +68,7 @@ class Kind(enum.Enum):
     FILE_LOCKS = "filelocks.img"
     CPUINFO = "cpuinfo.img"
     MEMFD = "memfd.img"
+    TTY_INFO = "tty-info.img"
 
     def file(self, number: int | str = "") -> str:
         """The image's name, e.g. ``core-17.img``."""

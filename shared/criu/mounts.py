@@ -61,6 +61,8 @@ class MountEntry:
     shared_id: int
     master_id: int
     deleted: bool
+    by_plugin: bool = False
+    """Left to a plugin of CRIU."""
 
     @property
     def readonly(self) -> bool:
@@ -102,6 +104,7 @@ def _mount(entry: MntEntry, namespace: int, name: str) -> MountEntry:
         shared_id=entry.shared_id,
         master_id=entry.master_id,
         deleted=entry.deleted,
+        by_plugin=entry.with_plugin,
     )
 
 

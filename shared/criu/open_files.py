@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, InetSkEntry
+from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, InetSkEntry, TtyInfoEntry
 from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
 
 KINDS: Final = {
@@ -86,11 +86,29 @@ class InternetSocket(OpenFile):
     source_port: int
     destination: str
     destination_port: int
+    mark: int = 0
+    """SO_MARK, for the firewall and routing."""
+    priority: int = 0
+    """SO_PRIORITY; socket(7): more than 6 takes CAP_NET_ADMIN."""
 
     @property
     def connected(self) -> bool:
         """Whether it is a TCP connection: neither listening nor closed."""
         return self.protocol == socket.IPPROTO_TCP and self.state not in (_TCP_LISTEN, _TCP_CLOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceFile(OpenFile):
+    """An open /proc/<pid>/ns/…"""
+
+    namespace: int
+    """CRIU's number, as in TaskIds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal(OpenFile):
+    info: int
+    """Id of its entry in tty-info.img."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +142,13 @@ def read_files(images: ImageDirectory) -> tuple[OpenFile, ...]:
     if len({(file.kind, file.id) for file in files}) != len(files):
         raise damaged(name, "has one file twice")
     return files
+
+
+def read_terminals(images: ImageDirectory) -> dict[int, int]:
+    """Kind of each terminal (tty.proto, TtyType: PTY = 1, CONSOLE = 2, VT = 3 …) by the id of its entry."""
+    if Kind.TTY_INFO.file() not in images:
+        return {}
+    return {entry.id: entry.type for entry in images.entries(Kind.TTY_INFO, TtyInfoEntry)}
 
 
 def read_descriptors(images: ImageDirectory, tables: Iterable[int]) -> tuple[Descriptor, ...]:
@@ -170,6 +195,10 @@ def _file(entry: FileEntry, name: str) -> OpenFile:
             if usk.name_dir:
                 text(usk.name_dir, name)
             return UnixSocket(entry.id, kind, usk.type, usk.state, usk.ino, usk.peer, usk.name)
+        case "ns":
+            return NamespaceFile(entry.id, kind, entry.nsf.ns_id)
+        case "tty":
+            return Terminal(entry.id, kind, entry.tty.tty_info_id)
     return OpenFile(entry.id, kind)
 
 
@@ -194,6 +223,8 @@ def _internet_socket(number: int, entry: InetSkEntry, name: str) -> InternetSock
         source_port=entry.src_port,
         destination=_address(entry.dst_addr, name),
         destination_port=entry.dst_port,
+        mark=entry.opts.so_mark,
+        priority=entry.opts.so_priority,
     )
 
 

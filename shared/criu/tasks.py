@@ -56,6 +56,10 @@ class Credentials:
     securebits: int
     no_new_privs: bool
     lsm_profile: str
+    lsm_socket_label: str = ""
+    """SELinux label of the sockets it makes (/proc/self/attr/sockcreate)."""
+    apparmor_stack: bool = False
+    """Whether the dump has AppArmor profiles of its own to stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Task:
     umask: int | None
     cgroup_set: int
     """Which set of cgroup.img it was in; 0: not recorded."""
+    personality: int = 0
+    """personality(2)."""
 
     @property
     def alive(self) -> bool:
@@ -177,6 +183,7 @@ def _task(images: ImageDirectory, entry: PstreeEntry) -> Task:
         root_file=fs.root_id,
         umask=fs.umask if fs.HasField("umask") else None,
         cgroup_set=core.thread_core.cg_set or core.tc.cg_set,
+        personality=core.tc.personality,
     )
 
 
@@ -231,6 +238,8 @@ def _credentials(creds: CredsEntry, name: str) -> Credentials:
         securebits=creds.secbits,
         no_new_privs=bool(creds.no_new_privs),
         lsm_profile=text(creds.lsm_profile, name),
+        lsm_socket_label=text(creds.lsm_sockcreate, name),
+        apparmor_stack=bool(creds.apparmor_data),
     )
 
 

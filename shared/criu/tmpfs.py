@@ -1,4 +1,4 @@
-"""Device nodes that CRIU would unpack from a dump's tmpfs images, as root.
+"""What CRIU would unpack as root from a dump's images of tmpfs mounts: device nodes and programs that raise rights.
 
 Sources: criu/filesystems.c (tmpfs_dump: GNU tar, gzip, sparse), criu/image-desc.c (names: by file system, by mount).
 """
@@ -14,10 +14,14 @@ from shared.archive import CheckpointFiles
 from shared.compression import Compression, Decompressed
 from shared.criu.images import ImageDirectory
 from shared.criu.mounts import MountEntry
-from shared.tar import EVERY, MemberWalk
+from shared.special_files import SpecialFile, special_files
 
 TMPFS_BYTES_MAX: Final = 4 << 30
+TAR_BYTES_MORE: Final = 16 << 20
+"""Headers and padding, beyond what the files hold."""
 _NAME: Final = re.compile(r"tmpfs-(dev-)?([0-9]{1,10})\.tar\.gz\.img")
+_SIZE: Final = re.compile(r"(?:^|,)size=([0-9]{1,15})([kmg]?)(?=,|$)")
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +38,48 @@ class DeviceNode:
 def read_device_nodes(
     files: CheckpointFiles, mounts: Sequence[MountEntry], *, directory: str = "checkpoint"
 ) -> tuple[DeviceNode, ...]:
-    """Every device node of every tmpfs image; the images are decompressed once, nothing is kept.
+    """The device nodes among ``read_tmpfs``."""
+    return tuple(
+        DeviceNode(each.path, each.kind, each.major, each.minor, each.mode)
+        for each in read_tmpfs(files, mounts, directory=directory)
+        if each.kind != "file"
+    )
 
-    Raises CheckpointInvalid: ImageDamaged, and what walking a tar archive raises.
+
+def read_tmpfs(
+    files: CheckpointFiles, mounts: Sequence[MountEntry], *, directory: str = "checkpoint"
+) -> tuple[SpecialFile, ...]:
+    """Every special file of every tmpfs image; the images are decompressed once, nothing is kept.
+
+    Raises CheckpointInvalid: ImageDamaged, ArchiveTooLarge when a tmpfs of that size could not have held the files,
+    TmpfsLink, and what walking a tar archive raises.
     """
     images = ImageDirectory(files, directory)
-    nodes: list[DeviceNode] = []
+    found: list[SpecialFile] = []
     for name in images.names():
-        if found := _NAME.fullmatch(name):
-            where = _mountpoint(mounts, by_device=bool(found[1]), number=int(found[2]))
-            nodes += _nodes(images, name, where)
-    return tuple(nodes)
+        if match := _NAME.fullmatch(name):
+            mount = _mount(mounts, by_device=bool(match[1]), number=int(match[2]))
+            found += _special(images, name, mount)
+    return tuple(found)
 
 
-def _mountpoint(mounts: Sequence[MountEntry], *, by_device: bool, number: int) -> str:
+def _mount(mounts: Sequence[MountEntry], *, by_device: bool, number: int) -> MountEntry | None:
     for mount in mounts:
         if (mount.device if by_device else mount.id) == number and mount.root == "/":
-            return mount.mountpoint.rstrip("/")
-    return "?"
+            return mount
+    return None
 
 
-def _nodes(images: ImageDirectory, name: str, mountpoint: str) -> Iterator[DeviceNode]:
+def _special(images: ImageDirectory, name: str, mount: MountEntry | None) -> Iterator[SpecialFile]:
     path = images.path(name)
+    limit = _limit(mount)
     source = images.files.open(path)
-    with Decompressed(source, Compression.GZIP, path, limit_bytes=TMPFS_BYTES_MAX) as stream:
-        for member in MemberWalk(stream, path, EVERY).members():
-            if member.kind in ("character device", "block device"):
-                yield DeviceNode(f"{mountpoint}/{member.name}", member.kind, *member.device, member.mode)
+    with Decompressed(source, Compression.GZIP, path, limit_bytes=limit + TAR_BYTES_MORE) as stream:
+        top = mount.mountpoint.rstrip("/") if mount else "?"
+        yield from special_files(stream, path, top, limit_bytes=TMPFS_BYTES_MAX, too_large="ArchiveTooLarge")
+
+
+def _limit(mount: MountEntry | None) -> int:
+    if mount and (size := _SIZE.search(mount.options)):
+        return min(int(size[1]) * _UNITS[size[2]], TMPFS_BYTES_MAX)
+    return TMPFS_BYTES_MAX

@@ -77,8 +77,11 @@ class SyntheticDump:
 
     def add_mount(self, mountpoint: str, /, **fields: Any) -> None:
         """One more mount below the root; ``fields`` of mnt_entry win over the ones of a bind mount of the node."""
-        number = 200 + len(self.images["mountpoints-13.img"])
+        mounts = cast(list[criu_pb2.MntEntry], self.images["mountpoints-13.img"])
+        number = 200 + len(mounts)
+        above = [each for each in mounts if mountpoint.startswith(each.mountpoint.decode().rstrip("/") + "/")]
         values: dict[str, Any] = {
+            "parent_mnt_id": max(above, key=lambda each: len(each.mountpoint)).mnt_id,
             "fstype": 0,
             "root": b"/var/lib/node" + mountpoint.encode(),
             "source": b"/dev/vda",
@@ -130,9 +133,9 @@ class SyntheticDump:
         ]
         self.images["mountpoints-13.img"] = [
             _mount(153, "/sys", fstype=2, source=b"sysfs", parent_mnt_id=147, flags=15, sb_flags=1),
-            _mount(151, "/dev/pts", fstype=6, source=b"devpts", parent_mnt_id=150),
-            _mount(150, "/dev", fstype=5, source=b"tmpfs", parent_mnt_id=147, root_dev=65),
-            _mount(149, "/proc", fstype=1, source=b"proc", parent_mnt_id=147),
+            _mount(151, "/dev/pts", fstype=6, source=b"devpts", parent_mnt_id=150, flags=10),
+            _mount(150, "/dev", fstype=5, source=b"tmpfs", root_dev=65, flags=2, options=b"size=65536k,mode=755"),
+            _mount(149, "/proc", fstype=1, source=b"proc", flags=14),
             _mount(147, "/", fstype=17, source=b"overlay", parent_mnt_id=111),
         ]
         self.images["utsns-12.img"] = [pb.UtsnsEntry(nodename=b"app-pod", domainname=b"(none)")]

@@ -26,6 +26,8 @@ ALL: Final = (1 << len(NAMES)) - 1
 
 _FSTYPE: Final = {"proc": 1, "sysfs": 2, "tmpfs": 5, "devpts": 6, "cgroup": 12, "mqueue": 14, "overlay": 17}
 _READ_ONLY_FLAG: Final = 1
+_QUIET: Final = 14
+"""nosuid, nodev, noexec (linux/mount.h)."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,11 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
     sys = made.mount("/sys")
     sys.sb_flags = 0 if security.privileged else _READ_ONLY_FLAG
     sys.flags = sys.flags & ~_READ_ONLY_FLAG if security.privileged else sys.flags | _READ_ONLY_FLAG
-    own = {"root": b"/", "ext_key": None}
+    own = {"root": b"/", "ext_key": None, "flags": _QUIET}
     made.add_mount("/dev/mqueue", fstype=_FSTYPE["mqueue"], source=b"mqueue", **own)
     made.add_mount("/sys/fs/cgroup", fstype=_FSTYPE["tmpfs"], source=b"tmpfs", **own)
     for controller in ("memory", "cpu"):
-        flags = 0 if security.privileged else _READ_ONLY_FLAG
+        flags = _QUIET if security.privileged else _QUIET | _READ_ONLY_FLAG
         made.add_mount(f"/sys/fs/cgroup/{controller}", fstype=_FSTYPE["cgroup"], source=b"cgroup", flags=flags)
     if security.tty:
         made.add_mount("/dev/console", fstype=_FSTYPE["devpts"], source=b"devpts", root=b"/0", ext_key=None)
@@ -174,7 +176,7 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
     if security.privileged:
         return
     for path in ("/proc/acpi", "/sys/firmware"):
-        made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", flags=_READ_ONLY_FLAG, **own)
+        made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", sb_flags=_READ_ONLY_FLAG, **own)
     for path in ("/proc/keys", "/proc/timer_list", "/proc/kcore"):
         made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", root=b"/null", ext_key=b"/dev/null")
     for path in READ_ONLY:

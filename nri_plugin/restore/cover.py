@@ -1,0 +1,85 @@
+"""Covers paths of a restored container that the pod masks or makes read-only and the checkpoint left open.
+
+``python cover.py PID FILE``: FILE has ``masked PATH`` or ``readonly PATH`` a line, PATH below /proc or /sys. Run by
+restore-runc while the processes are stopped; stands alone, since restore-runc knows no package. Nothing of the
+container is run or trusted: what covers is made outside, paths are walked without following links.
+
+Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
+readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2); numbers: the same on every machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+import sys
+from pathlib import Path
+
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
+CLONE, CLOEXEC, EMPTY_PATH = 1, os.O_CLOEXEC, 0x1000
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
+FROM_EMPTY, TO_EMPTY = 4, 0x40
+SET_STRING, CREATE = 1, 6
+READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8
+HERE = -100
+"""AT_FDCWD."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(number: int, *arguments: object) -> int:
+    """A system call; raises OSError."""
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def opened(path: str) -> int:
+    """A descriptor of ``path`` in the container; raises OSError, also where a link is on the way."""
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    return call(OPENAT2, HERE, path.encode(), how, ctypes.c_size_t(len(how)))
+
+
+def nothing() -> int:
+    """A mount of an empty, read-only directory."""
+    context = call(FSOPEN, b"tmpfs", 1)
+    call(FSCONFIG, context, SET_STRING, b"size", b"4k", 0)
+    call(FSCONFIG, context, CREATE, None, None, 0)
+    return call(FSMOUNT, context, 1, READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS)
+
+
+def put(mount: int, target: int) -> None:
+    call(MOVE_MOUNT, mount, b"", target, b"", FROM_EMPTY | TO_EMPTY)
+
+
+def read_only(target: int) -> int:
+    """A read-only mount of what is at ``target``."""
+    mount = call(OPEN_TREE, target, b"", EMPTY_PATH | CLONE | CLOEXEC)
+    attributes = struct.pack("=QQQQ", READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS, 0, 0, 0)
+    call(MOUNT_SETATTR, mount, b"", EMPTY_PATH, attributes, ctypes.c_size_t(len(attributes)))
+    return mount
+
+
+def main(pid: int, file: str) -> None:
+    wanted = [line.split(" ", 1) for line in Path(file).read_text().splitlines()]
+    files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
+    folders = [nothing() for how, _ in wanted if how == "masked"]
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    if _libc.setns(namespace, 0x00020000):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    for how, path in wanted:
+        try:
+            target = opened(path)
+        except FileNotFoundError:
+            continue  # this kernel does not have it
+        if how == "readonly":
+            put(read_only(target), target)
+        else:
+            put((folders if stat.S_ISDIR(os.fstat(target).st_mode) else files).pop(), target)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

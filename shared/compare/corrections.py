@@ -1,0 +1,65 @@
+"""Small differences that are put right in the restored processes, before they run, instead of refused.
+
+Limits are only ever lowered here, and paths only ever covered, which takes nothing that the pod gives.
+Sources: prlimit(2), proc_pid_oom_score_adj(5), runtime-spec config-linux.md (Masked Paths, Readonly Paths).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.compare.mount_tree import uncovered
+from shared.criu.dump import Dump
+from shared.spec import Rlimit, RuntimeSpec
+
+RLIMITS = (
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+)
+"""By number; linux/asm-generic/resource.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What every restored process gets."""
+
+    oom_score_adj: int | None
+    """At least this; None: as dumped."""
+    limits: tuple[Rlimit, ...]
+    masked: tuple[str, ...] = ()
+    """Paths of /proc and /sys to be covered."""
+    read_only: tuple[str, ...] = ()
+    """Paths of /proc and /sys to be made read-only."""
+
+
+def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
+    """The live container's OOM score and hard limits, where some process of the dump has more; its masks where open.
+
+    Only a hard limit binds: the soft one may be raised up to it, beyond it with CAP_SYS_RESOURCE alone.
+    """
+    masked, read_only = uncovered(dump, live)
+    if "CAP_SYS_RESOURCE" in live.capabilities.bounding:
+        return Corrections(None, (), masked, read_only)
+    alive = [task for task in dump.tasks if task.alive]
+    score = live.oom_score_adj or 0
+    spared = any(task.oom_score_adj is not None and task.oom_score_adj < score for task in alive)
+    limits = []
+    for limit in live.rlimits:
+        number = RLIMITS.index(limit.type) if limit.type in RLIMITS else len(RLIMITS)
+        if any(len(task.limits) > number and task.limits[number].hard > limit.hard for task in alive):
+            limits.append(limit)
+    return Corrections(score if spared else None, tuple(limits), masked, read_only)

@@ -1,0 +1,78 @@
+"""What of a tar archive unpacked by root needs a look before: device nodes, programs that raise rights, links.
+
+Such archives are in a checkpoint twice: CRIU's images of tmpfs mounts, and the rootfs diff. They come from a
+container's own file system, so every kind of file is in order; the names in them are not trusted.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.errors import CheckpointInvalid
+from shared.member_names import quoted
+from shared.tar import EVERY, MemberWalk, TarMember, TarStream
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialFile:
+    """A device node, or a program with the setuid or setgid bit or with capabilities."""
+
+    path: str
+    kind: Literal["character device", "block device", "file"]
+    major: int
+    minor: int
+    mode: int
+    """Permission bits."""
+    uid: int
+    gid: int
+    capabilities: bool
+
+
+def special_files(
+    stream: TarStream, archive: str, top: str, *, limit_bytes: int, too_large: str, links: bool = True
+) -> Iterator[SpecialFile]:
+    """Every special file of an archive that would be unpacked at ``top``.
+
+    Raises CheckpointInvalid: ``too_large`` when the members claim more than ``limit_bytes``, TmpfsLink for a hard link
+    to anything but an earlier file of the archive (unless ``links`` is false), and what walking a tar archive raises.
+    """
+    files: set[str] = set()
+    total = 0
+    for member in MemberWalk(stream, archive, EVERY).members():
+        total += member.size
+        if total > limit_bytes:
+            raise CheckpointInvalid(too_large, f"{archive} unpacks to more than {limit_bytes} bytes")
+        if member.kind == "hard link" and links:
+            _check_link(member, files, archive)
+        if member.kind not in ("symbolic link", "directory"):
+            files.add(member.name)
+        if found := _special(member, top):
+            yield found
+
+
+def _special(member: TarMember, top: str) -> SpecialFile | None:
+    raising = member.capabilities or member.mode & (stat.S_ISUID | stat.S_ISGID)
+    if member.kind == "character device" or member.kind == "block device":
+        kind: Literal["character device", "block device", "file"] = member.kind
+    elif member.kind == "file" and raising:
+        kind = "file"
+    else:
+        return None
+    return SpecialFile(
+        f"{top}/{member.name}", kind, *member.device, member.mode, member.uid, member.gid, member.capabilities
+    )
+
+
+def _check_link(member: TarMember, files: set[str], archive: str) -> None:
+    """tar follows the target's own links where it is none of the archive's files."""
+    target = member.target
+    name = posixpath.normpath(target)
+    if target.startswith("/") or ".." in target.split("/") or name not in files:
+        raise CheckpointInvalid(
+            "TmpfsLink",
+            f"{archive}: {quoted(member.name)} is a hard link to {quoted(target)}, which is no file before it",
+        )

@@ -1,0 +1,64 @@
+"""What is lowered in the restored processes instead of refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shared.compare.corrections import Corrections, corrections
+from shared.criu.dump import Dump
+from shared.spec import Rlimit, RuntimeSpec
+from tests.support.pods import Security, read, spec, synthetic_dump
+
+NOFILE = Rlimit("RLIMIT_NOFILE", 512, 1024)
+NOTHING = Corrections(None, ())
+
+
+def dump_with(*, nofile: int = 1024, score: int | None = 1000, pid: int = 2) -> Dump:
+    """A dump of two processes; ``pid`` has other limits than the first, whose are 1."""
+    made = synthetic_dump(Security())
+    for each in (1, 2):
+        for limit in made.core(each).tc.rlimits.rlimits:
+            limit.cur = limit.max = 1
+    core = made.core(pid).tc
+    core.rlimits.rlimits[7].max = nofile
+    if score is None:
+        core.ClearField("oom_score_adj")
+    else:
+        core.oom_score_adj = score
+    return read(made)
+
+
+def live(*limits: Rlimit, score: int | None = 1000, **changes: object) -> RuntimeSpec:
+    return replace(spec(Security()), rlimits=limits, oom_score_adj=score, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nofile", [0, 1, 1024])
+def test_limits_within_the_pods_stay(nofile: int) -> None:
+    assert corrections(dump_with(nofile=nofile), live(NOFILE)) == NOTHING
+
+
+@pytest.mark.parametrize("nofile", [1025, (1 << 64) - 1])
+@pytest.mark.parametrize("pid", [1, 2])
+def test_one_process_beyond_the_pods_limit_lowers_it_for_all(nofile: int, pid: int) -> None:
+    assert corrections(dump_with(nofile=nofile, pid=pid), live(NOFILE)) == Corrections(None, (NOFILE,))
+
+
+def test_limits_that_the_pod_does_not_set_stay() -> None:
+    assert corrections(dump_with(nofile=1 << 40), live()) == NOTHING
+    assert corrections(dump_with(nofile=1 << 40), live(Rlimit("RLIMIT_OF_THE_FUTURE", 1, 1))) == NOTHING
+
+
+@pytest.mark.parametrize(("dumped", "asked", "set_to"), [
+    (999, 1000, 1000), (-1000, 2, 2), (-1, None, 0),
+    (1000, 1000, None), (1000, -997, None), (None, 1000, None), (0, None, None),
+])  # fmt: skip
+def test_score_is_only_ever_raised(dumped: int | None, asked: int | None, set_to: int | None) -> None:
+    assert corrections(dump_with(score=dumped), live(score=asked)).oom_score_adj == set_to
+
+
+def test_container_that_may_raise_its_limits_itself_keeps_them() -> None:
+    sets = spec(Security(add=("CAP_SYS_RESOURCE",))).capabilities
+    asked = live(NOFILE, capabilities=sets)
+    assert corrections(dump_with(nofile=1 << 40, score=-1000), asked) == NOTHING
