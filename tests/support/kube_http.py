@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.kube_backend import Answer, HangUp, Streams
-from tests.support.kube_objects import RESOURCES, ApiFailure, Object, Resource, resource
+from tests.support.kube_discovery import discovery
+from tests.support.kube_objects import ApiFailure, Object, Resource, resource
+from tests.support.kube_pod_rules import check_pod
 from tests.support.websocket import WebSocket, accept_key
 
 if TYPE_CHECKING:
@@ -481,72 +483,7 @@ class ApiHandler(_Handler):
         channel.close()
 
 
-def check_pod(pod: Object) -> None:
-    """The few rules of pods that a wrong manifest breaks most often; raises ApiFailure 422."""
-    name = pod.get("metadata", {}).get("name", "")
-    problems = []
-    containers = pod.get("spec", {}).get("containers") or []
-    if not containers:
-        problems.append("spec.containers: Required value")
-    volumes = {each.get("name") for each in pod.get("spec", {}).get("volumes") or []}
-    for number, container in enumerate(containers):
-        if not container.get("name"):
-            problems.append(f"spec.containers[{number}].name: Required value")
-        if not container.get("image"):
-            problems.append(f"spec.containers[{number}].image: Required value")
-        problems += [
-            f'spec.containers[{number}].volumeMounts[{index}].name: Not found: "{mount.get("name")}"'
-            for index, mount in enumerate(container.get("volumeMounts") or [])
-            if mount.get("name") not in volumes
-        ]
-    if problems:
-        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
-        raise ApiFailure(422, "Invalid", f'Pod "{name}" is invalid: {text}', {"name": name, "kind": "Pod"})
-
-
 def _of(plural: str) -> Resource:
     found = resource(plural)
     assert found is not None
     return found
-
-
-def discovery(version: str, route: str) -> Object | None:
-    """What kubectl asks first: which groups and resources there are."""
-    groups = sorted({(each.group, each.version) for each in RESOURCES if each.group})
-    if route in ("/healthz", "/readyz", "/livez"):
-        return {"status": "ok"}
-    if route == "/version":
-        return {"major": "1", "minor": version.split(".")[1], "gitVersion": version, "platform": "linux/amd64"}
-    if route == "/api":
-        return {"kind": "APIVersions", "versions": ["v1"]}
-    if route == "/apis":
-        listed = [
-            {
-                "name": group,
-                "versions": [{"groupVersion": f"{group}/{of}", "version": of}],
-                "preferredVersion": {"groupVersion": f"{group}/{of}", "version": of},
-            }
-            for group, of in groups
-        ]
-        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
-    found = re.fullmatch(r"/api/v1|/apis/([^/]+)/([^/]+)", route)
-    if not found:
-        return None
-    resources = [
-        {
-            "name": each.plural,
-            "singularName": each.kind.lower(),
-            "namespaced": each.namespaced,
-            "kind": each.kind,
-            "shortNames": list(each.short),
-            "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
-        }
-        for each in RESOURCES
-        if each.group == (found[1] or "")
-    ]
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": f"{found[1]}/{found[2]}" if found[1] else "v1",
-        "resources": resources,
-    }
