@@ -250,9 +250,10 @@ def apply_layer(containerd: Containerd, lease: str, layer: BinaryIO, mounts: Seq
     media_type = next((kind for magic, kind in LAYER_MAGIC.items() if start.startswith(magic)), oci.LAYER)
     descriptor = api.Descriptor(media_type=media_type, digest=f"sha256:{digest.hexdigest()}", size=size)
     layer.seek(0)
-    containerd.write_content(f"nri-restore-{descriptor.digest}", layer, size, descriptor.digest, lease=lease)
+    # Held before it is written: what is there already may be another container's, about to be collected.
     containerd.hold(lease, descriptor.digest, "content")
     try:
+        containerd.write_content(f"nri-restore-{descriptor.digest}", layer, size, descriptor.digest, lease=lease)
         _apply(containerd, descriptor, mounts)
     finally:
         containerd.release(lease, descriptor.digest, "content")

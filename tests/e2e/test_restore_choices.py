@@ -131,7 +131,10 @@ def test_diff_that_breaks_off_leaves_nothing_of_it_to_a_fresh_start(
     annotations = {contract.TRIGGER_CONTAINERD: "counter"}
     registry.push(image_of([rewritten(own_checkpoint, break_off)], {}, annotations=annotations), "made/broken:1")
     have(node, own_checkpoint.base)
-    strict = kubelet.run_pod(own_checkpoint.annotated("strict", local("made/broken:1")))
+    # For all containers of the pod.
+    strict = kubelet.run_pod(
+        own_checkpoint.pod("strict", annotations={contract.POD_CHECKPOINT: local("made/broken:1")})
+    )
     with pytest.raises(CriError, match="RootfsDiffFailed: the checkpoint's rootfs diff cannot be applied") as failure:
         strict.run(own_checkpoint.spec)
     assert failure.value.details.count("RootfsDiffFailed") == 1

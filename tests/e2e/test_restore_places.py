@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.contract import ImageFormat
+from shared.contract import POD_CHECKPOINT, ImageFormat
 from tests.e2e.node.counter import CREATED, DELETED, counter, printed, take_checkpoint
 from tests.e2e.node.cri import CriError
 from tests.e2e.node.image import busybox_image
@@ -148,19 +148,28 @@ def test_other_cgroup_parent(
     assert f"{parent}/{container.id}" in groups
 
 
+@pytest.mark.parametrize("mode", ["image", "annotation"])
 def test_two_at_once_of_one_image_and_of_two(
-    node: Node, daemon: Program, kubelet: Kubelet, own_checkpoint: Taken, server_checkpoint: Taken, images: Images
+    node: Node,
+    daemon: Program,
+    kubelet: Kubelet,
+    own_checkpoint: Taken,
+    server_checkpoint: Taken,
+    images: Images,
+    mode: Mode,
 ) -> None:
     own, server = images.of(own_checkpoint, "archive"), images.of(server_checkpoint, "archive")
     have(node, own, server, own_checkpoint.base, server_checkpoint.base)
     before = node.inventory()
-    first = kubelet.run_pod(own_checkpoint.pod("first"))
-    second = kubelet.run_pod(own_checkpoint.pod("second"))
-    with ThreadPoolExecutor(4) as threads:
+    annotations, counters, servers = {}, own_checkpoint.restored(own), server_checkpoint.restored(server)
+    if mode == "annotation":
+        annotations = {f"{POD_CHECKPOINT}.counter": own, f"{POD_CHECKPOINT}.server": server}
+        counters, servers = own_checkpoint.spec, server_checkpoint.spec
+    first = kubelet.run_pod(own_checkpoint.pod("first", annotations=annotations))
+    second = kubelet.run_pod(own_checkpoint.pod("second", annotations=annotations))
+    with ThreadPoolExecutor(3) as threads:
         running = [
-            threads.submit(first.run, own_checkpoint.restored(own)),
-            threads.submit(second.run, own_checkpoint.restored(own)),
-            threads.submit(first.run, server_checkpoint.restored(server)),
+            threads.submit(pod.run, spec) for pod, spec in ((first, counters), (second, counters), (first, servers))
         ]
         one, two, third = (each.result() for each in running)
     for each in (one, two):

@@ -45,6 +45,7 @@ class FakeContainerd:
         return [api.Mount(type=self.type, source="overlay", options=self.options)]
 
     def write_content(self, ref: str, source: BinaryIO, size: int, digest: str, *, lease: str) -> None:
+        assert digest in self.held, "or the runtime collects what it says is there already"
         assert len(source.read()) == size
 
     def hold(self, lease: str, resource: str, kind: str) -> None:
