@@ -213,7 +213,7 @@ class KubeApi:
                 {
                     "name": each,
                     "image": "busybox:1",
-                    "imageID": "docker.io/library/busybox@sha256:" + "1" * 64,
+                    "imageID": "busybox@sha256:" + "1" * 64,
                     "containerID": "containerd://" + "c" * 64,
                     "ready": phase == "Running",
                     "restartCount": 0,
