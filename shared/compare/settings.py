@@ -52,6 +52,17 @@ def check_settings(dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity
             f"checkpoint and pod do not agree on having a {', '.join(different)} namespace of their own; set hostPID, "
             "hostIPC and hostUsers as they were",
         )
+    if (sharing := _shares_processes(dumped)) != _shares_processes(live):
+        # CRIU makes a PID namespace where the dump had one of its own, and looks for the pod's where it had none.
+        raise Refused(
+            "NamespacesDiffer",
+            f"the checkpointed container {'shared' if sharing else 'did not share'} its processes with its pod, and "
+            f"this pod's is to be otherwise; set shareProcessNamespace: {_yaml(sharing)}",
+        )
+
+
+def _shares_processes(spec: RuntimeSpec) -> bool:
+    return any(namespace.type == "pid" and namespace.path for namespace in spec.namespaces)
 
 
 def privileged_differs(*, dumped: bool) -> Refused:

@@ -64,3 +64,10 @@ def test_namespace_that_only_one_side_has_is_refused_by_name(kind: str) -> None:
 def test_pod_may_use_the_nodes_network_where_the_dump_did_not(kind: str) -> None:
     without = replace(PLAIN, namespaces=tuple(each for each in PLAIN.namespaces if each.type != kind))
     check_settings(PLAIN, without, PodIdentity())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_sharing_processes_with_the_pod_must_be_as_it_was(shared: bool) -> None:
+    error = refusal(Security(share_processes=shared), Security(share_processes=not shared))
+    assert error.reason == "NamespacesDiffer"
+    assert f"set shareProcessNamespace: {str(shared).lower()}" in error.sentence
