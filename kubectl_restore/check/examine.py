@@ -12,14 +12,14 @@ from kubectl_restore.check.findings import Finding, Report, finding, report_of
 from kubectl_restore.check.machine import GO_ARCHITECTURES, Machine
 from kubectl_restore.check.platform import check_cpu, check_platform
 from kubectl_restore.check.pod import PodContainer, check_pod
-from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up
+from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up, special_in_diff
 from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
 from kubectl_restore.reading import OpenCheckpoint
 from shared import oci
 from shared.criu.dump import Dump, check_structure, read_dump
 from shared.criu.dump_host import read_dump_host
 from shared.criu.images import ImageDirectory
-from shared.criu.tmpfs import read_device_nodes
+from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.metadata import Checkpoint, read_checkpoint
 
@@ -61,10 +61,9 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     needs = dump_needs(images, dump)
     expected, elsewhere = expected_files(images, dump)
     yield from volumes(elsewhere)
-    layers, why = _root(opened, checkpoint, dump, question.base, access)
-    if layers is None:
-        yield why
-    else:
+    layers, about = _root(opened, checkpoint, dump, question.base, access)
+    yield from about
+    if layers is not None:
         try:
             found = look_up(layers, [file.path for file in expected])
         except (RestoreError, OSError) as error:
@@ -76,28 +75,30 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     if question.machine.os == "linux":
         yield check_cpu(needs, host, question.machine)
     if question.pod:
-        nodes = read_device_nodes(opened.files, dump.mounts)
-        yield from check_pod(question.pod, checkpoint, dump, nodes, in_image=opened.image is not None)
+        special = [*read_tmpfs(opened.files, dump.mounts), *special_in_diff(opened.files, checkpoint)]
+        yield from check_pod(question.pod, checkpoint, dump, special)
 
 
 def _root(
     opened: OpenCheckpoint, checkpoint: Checkpoint, dump: Dump, wanted: str | None, access: AccessTo
-) -> tuple[list[Layer] | None, Finding]:
-    """The layers that the container's root consists of, else the finding that says why not."""
-    nothing = finding("BaseNotChecked", "files", "the files were not compared with the base image (--base none)")
+) -> tuple[list[Layer] | None, list[Finding]]:
+    """The layers that the container's root consists of, or None, and what there is to say about them."""
     if opened.image and is_layered_checkpoint(opened.image):
-        return image_layers(opened.image, len(opened.image.manifest.layers) - 1), nothing
+        return image_layers(opened.image, len(opened.image.manifest.layers) - 1), []
     if wanted == NO_BASE:
-        return None, nothing
+        said = "the files were not compared with the base image (--base none)"
+        return None, [finding("BaseNotChecked", "files", said)]
     platform = oci.Platform("linux", GO_ARCHITECTURES[dump.root.machine])
+    doubts: list[str] = []
     try:
         if wanted:
-            base, _ = named_base(wanted, checkpoint.base, platform, access)
+            base, doubts = named_base(wanted, checkpoint.base, platform, access)
         else:
             base = recorded_base(checkpoint.base, platform, access)
         if is_archive_checkpoint(base):
             raise RestoreError("BaseIsCheckpoint", f"{base.name} is a checkpoint in archive format, not a root")
+        layers = layers_of(opened.files, checkpoint, base)
     except (RestoreError, OSError) as error:
         remedy = "name it with --base, or leave the comparison out with --base none"
-        return None, finding("BaseUnreadable", "files", f"the base image cannot be read: {error}; {remedy}")
-    return layers_of(opened.files, checkpoint, base), nothing
+        return None, [finding("BaseUnreadable", "files", f"the base image cannot be read: {error}; {remedy}")]
+    return layers, [finding("BaseDoubtful", "files", doubt) for doubt in doubts]

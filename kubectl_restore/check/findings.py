@@ -53,6 +53,7 @@ CODES: Final[dict[str, Level]] = {
     "BuildIdDiffers": Level.fails,
     "BaseUnreadable": Level.unknown,
     "BaseNotChecked": Level.note,
+    "BaseDoubtful": Level.note,
     "FilesOnVolumes": Level.note,
     "BoundToPodIp": Level.fails,
     "TcpConnections": Level.note,

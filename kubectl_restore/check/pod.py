@@ -14,20 +14,15 @@ from typing import Any, Final
 
 from kubectl_restore.check.findings import Finding, Level, finding
 from shared import contract
-from shared.compare import PodIdentity
-from shared.compare.credentials import check_credentials
-from shared.compare.mount_tree import check_mount_tree
+from shared.compare import PodIdentity, check_command, check_settings, refusals
 from shared.compare.mounts import EXPENDABLE, check_mounts
-from shared.compare.namespaces import check_namespaces
-from shared.compare.open_files import check_device_nodes, check_open_files
 from shared.compare.paths import is_bind, where
-from shared.compare.settings import check_command, check_settings
 from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
-from shared.criu.tmpfs import DeviceNode
 from shared.errors import Refused, RestoreError
 from shared.metadata import Checkpoint
 from shared.spec import Capabilities, Mount, Namespace, RuntimeSpec
+from shared.special_files import SpecialFile
 
 _TEMPLATES: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "ReplicationController")
 _DEFAULT: Final = frozenset(
@@ -49,7 +44,7 @@ _DEFAULT: Final = frozenset(
     }
 )
 """containerd pkg/oci/spec.go, defaultUnixCaps; what CRI-O lacks of them a dump of CRI-O does not hold either."""
-_OF_THE_NODE: Final = {"hostPID": "pid", "hostIPC": "ipc", "hostNetwork": "network"}
+_OF_THE_NODE: Final = {"hostPID": ("pid",), "hostIPC": ("ipc",), "hostNetwork": ("network", "uts")}
 
 
 @dataclass(frozen=True)
@@ -94,42 +89,31 @@ def choose_container(document: Any, wanted: str, dumped: str) -> PodContainer:
 
 
 def check_pod(
-    asked: PodContainer, checkpoint: Checkpoint, dump: Dump, nodes: Sequence[DeviceNode], *, in_image: bool
+    asked: PodContainer, checkpoint: Checkpoint, dump: Dump, special: Sequence[SpecialFile]
 ) -> Iterator[Finding]:
-    """Every rule of the node's, each of which finds one thing or nothing."""
-    found = [*_annotations(asked, dump), *_image(asked, checkpoint, in_image=in_image)]
+    """Every rule of the node's; one finding a code, for many processes break the same one as a rule."""
+    found = [*_annotations(asked, dump), *_image(asked, checkpoint)]
     live = live_spec(asked, checkpoint.spec)
     identity = PodIdentity(group_fixed="runAsGroup" in _security(asked), groups_fixed=False)
     missing: list[str] = []
-
-    def mounts() -> None:
-        missing.extend(check_mounts(checkpoint.spec.mounts, live.mounts))
-
-    rules: Sequence[Callable[[], None]] = (
+    rules: Sequence[Callable[[], object]] = (
         lambda: check_command(checkpoint.spec, _arguments(asked)),
-        mounts,
+        lambda: missing.extend(check_mounts(checkpoint.spec.mounts, live.mounts)),
         lambda: check_settings(checkpoint.spec, live, identity),
-        lambda: check_namespaces(dump, live, shared=lambda namespace: namespace.path == _NODE),
-        lambda: check_credentials(dump, checkpoint.spec, live, identity),
-        lambda: check_mount_tree(dump, live),
-        lambda: check_open_files(dump, live),
-        lambda: check_device_nodes(dump, nodes, live),
     )
-    refused: dict[str, Finding] = {}
+    refused: dict[str, Refused] = {}
     for rule in rules:
         try:
             rule()
         except Refused as error:
-            refused.setdefault(error.reason, Finding(error.reason, Level.fails, "pod", error.sentence))
-    found += refused.values()
+            refused.setdefault(error.reason, error)
+    for each in refusals(dump, checkpoint.spec, live, identity, special):
+        refused.setdefault(each.reason, each)
+    found += (Finding(code, Level.fails, "pod", why.sentence) for code, why in refused.items())
     found += (finding("WillBeMissing", "pod", sentence) for sentence in missing)
     yield from found
-    if not any(each.level is Level.fails for each in found):
+    if not any(one.level is Level.fails for one in found):
         yield finding("PodFits", "pod", f"container {asked.name} of the pod asks for what the checkpoint has")
-
-
-_NODE: Final = "/the/node's"
-"""Path of a namespace that the pod shares with its node."""
 
 
 def live_spec(asked: PodContainer, dumped: RuntimeSpec) -> RuntimeSpec:
@@ -228,16 +212,14 @@ def _read_only_volume(asked: PodContainer, declared: Mapping[str, Any]) -> bool:
 
 
 def _namespaces(asked: PodContainer, dumped: RuntimeSpec) -> tuple[Namespace, ...]:
+    """Those of the dumped container, but for what the pod shares with its node or not."""
     found = {namespace.type: namespace for namespace in dumped.namespaces}
-    for field, kind in _OF_THE_NODE.items():
-        if asked.pod.get(field) is True:
-            # containerd leaves out what is the node's, but names the network namespace of a hostNetwork pod by path.
-            if kind == "network":
-                found[kind] = Namespace(kind, _NODE)
-            else:
+    for field, kinds in _OF_THE_NODE.items():
+        for kind in kinds:
+            if asked.pod.get(field) is True:
                 found.pop(kind, None)
-        elif kind not in found:
-            found[kind] = Namespace(kind, "")
+            else:
+                found.setdefault(kind, Namespace(kind, ""))
     if asked.pod.get("hostUsers") is False:
         found.setdefault("user", Namespace("user", ""))
     return tuple(found.values())
@@ -268,7 +250,7 @@ def _annotations(asked: PodContainer, dump: Dump) -> Iterator[Finding]:
         )
 
 
-def _image(asked: PodContainer, checkpoint: Checkpoint, *, in_image: bool) -> Iterator[Finding]:
+def _image(asked: PodContainer, checkpoint: Checkpoint) -> Iterator[Finding]:
     """With the annotation, the pod's own image must be the base image; by tag alone that cannot be seen here."""
     image = str(asked.container.get("image", ""))
     if asked.annotation(contract.POD_CHECKPOINT) is None:

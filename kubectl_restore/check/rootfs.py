@@ -16,6 +16,7 @@ from shared.archive import CheckpointFiles
 from shared.compression import Compression, Decompressed, sniff
 from shared.elf import HEAD_BYTES, ElfFacts, read_elf
 from shared.metadata import Checkpoint
+from shared.special_files import SpecialFile, special_files
 from shared.tar import EVERY, MemberWalk, TarMember, TarStream
 
 LAYER_BYTES_MAX: Final = 1 << 40
@@ -54,6 +55,21 @@ def image_layers(image: Image, count: int) -> list[Layer]:
     """The lowest ``count`` layers of an image, top first."""
     kept = reversed(image.manifest.layers[:count])
     return [Layer(f"layer {layer.digest} of {image.name}", image.images.blob(layer)) for layer in kept]
+
+
+def special_in_diff(files: CheckpointFiles, checkpoint: Checkpoint) -> tuple[SpecialFile, ...]:
+    """Device nodes and setuid programs that the container had made; raises CheckpointInvalid."""
+    if checkpoint.rootfs_diff is None:
+        return ()
+    layer = _diff(files, checkpoint)
+    stream = _stream(layer)
+    try:
+        found = special_files(
+            stream, layer.name, "", limit_bytes=LAYER_BYTES_MAX, too_large="RootfsDiffTooLarge", links=False
+        )
+        return tuple(found)
+    finally:
+        stream.close()
 
 
 def _diff(files: CheckpointFiles, checkpoint: Checkpoint) -> Layer:

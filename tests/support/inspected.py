@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from shared.criu import criu_pb2 as pb
-from tests.support.checkpoints import PAGE, SyntheticDump
+from shared.criu.capabilities import capability_names
+from tests.support.checkpoints import DEFAULT_CAPABILITIES, PAGE, SyntheticDump, runtime_spec
 
 STACK = 0x7FFC00000000
 HEAP = 0x600000
@@ -107,3 +108,28 @@ def regular(
 def _word(address: str) -> int:
     (word,) = struct.unpack("<I", bytes(map(int, address.split("."))))
     return int(word)
+
+
+def kubelet_spec(**process: object) -> dict[str, object]:
+    """The runtime spec of an ordinary pod's container, as the images of SyntheticDump fit it."""
+    capabilities = sorted(capability_names(DEFAULT_CAPABILITIES))
+    spec = runtime_spec(annotations={"io.kubernetes.cri.container-name": "app"})
+    spec["process"] |= {
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+        "rlimits": [],
+        "oomScoreAdj": 0,
+        **process,
+    }
+    spec["mounts"] = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": []},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]},
+    ]
+    kinds = ("ipc", "uts", "network")
+    spec["linux"]["namespaces"] = [
+        {"type": "pid"},
+        {"type": "mount"},
+        *({"type": kind, "path": f"/proc/668/ns/{kind}"} for kind in kinds),
+    ]
+    return spec

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_restore.check.platform import version_numbers
+from shared.criu import criu_pb2 as pb
+from tests.support.checkpoints import SyntheticDump, containerd
+from tests.unit.kubectl_restore.check.conftest import Examine, codes, one
+
+LOG = b"(00.0) Version: 4.2.1 (gitid 0)\n(00.0) Running on a Linux 6.8.0-41-generic #1 SMP x86_64\n"
+CPU_LINE = b"(00.0) cpu: x86_family 25 x86_vendor_id AuthenticAMD x86_model_id A CPU\n"
+WORDS = 19
+
+
+def with_log(log: bytes, dump: SyntheticDump | None = None) -> dict[str, bytes]:
+    return containerd(dump) | {"dump.log": log}
+
+
+def test_same_machine_would_do(examined: Examine) -> None:
+    report = examined(with_log(LOG + CPU_LINE))
+    assert report.verdict == "would restore"
+    assert codes(report) == {
+        "CheckpointWhole",
+        "ArchitectureSame",
+        "KernelNewEnough",
+        "CriuNewEnough",
+        "BaseNotChecked",
+        "CpuSuffices",
+    }
+
+
+@pytest.mark.parametrize(
+    ("machine", "code", "verdict"),
+    [
+        ({"os": "darwin"}, "NotLinux", "would fail"),
+        ({"architecture": "aarch64"}, "ArchitectureDiffers", "would fail"),
+        ({"architecture": None}, "ArchitectureUnknown", "could not tell"),
+        ({"kernel": None}, "KernelUnknown", "would restore"),
+        ({"kernel": "5.15.0"}, "KernelOlder", "would restore"),
+        ({"kernel": "6.9"}, "KernelNewEnough", "would restore"),
+        ({"criu_version": "4.1"}, "CriuTooOld", "would fail"),
+        ({"criu_version": "3.19"}, "CriuTooOld", "would fail"),
+        ({"criu_version": "4.10"}, "CriuNewEnough", "would restore"),
+        ({"criu_version": None}, "CriuUnknown", "could not tell"),
+        ({"criu_version": None, "criu_missing": True}, "CriuMissing", "would fail"),
+    ],
+)
+def test_machines(examined: Examine, machine: dict[str, Any], code: str, verdict: str) -> None:
+    report = examined(with_log(LOG + CPU_LINE), **machine)
+    assert one(report, code).sentence
+    assert report.verdict == verdict
+
+
+def test_nothing_else_is_said_of_a_machine_without_linux(examined: Examine) -> None:
+    assert codes(examined(with_log(LOG), os="darwin")) == {"NotLinux", "CheckpointWhole", "BaseNotChecked"}
+
+
+def test_checkpoint_without_a_log_restores_as_far_as_one_can_see(examined: Examine) -> None:
+    files = with_log(LOG)
+    del files["dump.log"]
+    report = examined(files)
+    assert {"KernelUnknown", "CriuNewEnough"} <= codes(report)
+    assert report.verdict == "would restore"
+
+
+@pytest.mark.parametrize(("kernel", "fails"), [("5.5.0", True), ("5.6.0", False)])
+def test_time_namespace_needs_its_kernel(examined: Examine, kernel: str, fails: bool) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.ids(1).time_ns_id = 77
+    report = examined(dump, kernel=kernel)
+    assert ("KernelFeatureMissing" in codes(report)) is fails
+
+
+def test_descriptor_of_a_process_needs_its_kernel(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.add_file(pb.FileEntry(type=20, id=90), descriptor=9)
+    assert "Linux 5.3" in one(examined(dump, kernel="4.18.0"), "KernelFeatureMissing").sentence
+
+
+@pytest.mark.parametrize(
+    ("fstype", "version", "code"),
+    [(12, 2, "CgroupVersionDiffers"), (23, 1, "CgroupVersionDiffers"), (23, None, "CgroupVersionUnknown")],
+)
+def test_cgroups(examined: Examine, fstype: int, version: int | None, code: str) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.add_mount("/sys/fs/cgroup", fstype=fstype, ext_key=None)
+    assert one(examined(dump, cgroup_version=version), code).sentence
+
+
+@pytest.mark.parametrize(("fstype", "version"), [(12, 1), (23, 2)])
+def test_same_cgroups_are_not_worth_a_word(examined: Examine, fstype: int, version: int) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.add_mount("/sys/fs/cgroup", fstype=fstype, ext_key=None)
+    found = codes(examined(dump, cgroup_version=version))
+    assert not {code for code in found if code.startswith("Cgroup")}
+
+
+def with_state(bits: int) -> SyntheticDump:
+    """A thread that had these parts of the extended state in use."""
+    dump = SyntheticDump.of_processes()
+    dump.core(1).thread_info.fpregs.xsave.xstate_bv = bits
+    return dump
+
+
+def test_registers_in_use_need_their_processor(examined: Examine) -> None:
+    report = examined(with_state(0b1110_0111))
+    assert "avx512f" in one(report, "CpuFeaturesMissing").sentence
+    assert report.verdict == "would fail"
+
+
+@pytest.mark.parametrize("bits", [0b11, 0b111, 1 << 9])
+def test_registers_that_the_processor_has(examined: Examine, bits: int) -> None:
+    assert "CpuNeedsUnknown" in codes(examined(with_state(bits)))
+
+
+def with_record(word: int, bits: int) -> dict[str, bytes]:
+    dump = SyntheticDump.of_processes()
+    capability = [0] * WORDS
+    capability[word] = bits
+    dump.images["cpuinfo.img"] = [pb.CpuinfoEntry(x86_entry=[pb.CpuinfoX86Entry(vendor_id=1, capability=capability)])]
+    return with_log(LOG, dump)
+
+
+def test_recorded_instructions_must_be_there(examined: Examine) -> None:
+    assert "avx512f" in one(examined(with_record(9, 1 << 16)), "CpuFeaturesMissing").sentence
+    assert "CpuSuffices" in codes(examined(with_record(9, 1 << 5)))
+
+
+def test_recorded_features_that_are_no_instructions_do_not_matter(examined: Examine) -> None:
+    assert "CpuSuffices" in codes(examined(with_record(4, 1 << 31)))  # hypervisor
+
+
+def test_record_of_few_words_is_read(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.images["cpuinfo.img"] = [pb.CpuinfoEntry(x86_entry=[pb.CpuinfoX86Entry(vendor_id=1, capability=[1 << 26])])]
+    assert "CpuSuffices" in codes(examined(dump))
+
+
+def test_unknown_processor_can_decide_only_when_something_is_needed(examined: Examine) -> None:
+    assert "CpuUnknown" in codes(examined(with_state(0b111), cpu_flags=None))
+    assert "CpuNeedsUnknown" in codes(examined(with_state(0b11), cpu_flags=None))
+
+
+def test_flags_that_labels_do_not_name_are_not_judged(examined: Examine) -> None:
+    report = examined(with_state(0b1110_0111), cpu_flags=frozenset({"avx"}), cpu_judged=frozenset({"avx"}))
+    assert "CpuFeaturesMissing" not in codes(report)
+
+
+def test_other_architecture_says_nothing_of_its_processor(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.core(1).mtype = 3
+    assert "CpuNeedsUnknown" in codes(examined(dump, architecture="aarch64"))
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"), [("4.2.1", (4, 2)), ("v6.8-rc1", (6, 8)), ("x", None), (None, None), ("4", None)]
+)
+def test_version_numbers(version: str | None, numbers: tuple[int, int] | None) -> None:
+    assert version_numbers(version) == numbers
