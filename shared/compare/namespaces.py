@@ -25,8 +25,9 @@ _KINDS: Final = {
     "time": "time_ns",
 }
 """Type in the runtime spec, field of TaskIds."""
-_LEFT_OUT: Final = ("mount", "user")
-"""A runtime spec always has the first; the second has a rule of its own."""
+_LEFT_OUT: Final = ("mount", "user", "time")
+"""A runtime spec always has the first; the second has a rule of its own; the third every restored container has, from
+CRIU, so its next checkpoint must do: CRIU sets the clocks in one that it makes, and cannot set the node's."""
 NETWORK_KEY: Final = "extRootNetNS"
 """Under which runc hands the pod's network in (libcontainer/criu_linux.go handleRestoringNamespaces)."""
 _PROC: Final = {"network": "net", "mount": "mnt"}
@@ -72,7 +73,7 @@ def namespace_refusals(
                 "container of such a pod",
             )
         elif kind not in own and kind not in _LEFT_OUT and inner and inner != outer:
-            # CRIU would set the node's own host name, kernel limits or clocks in what it takes for the container's.
+            # CRIU would set the node's own host name, kernel limits in what it takes for the container's.
             yield Refused(
                 "NamespacesDiffer",
                 f"the checkpointed container had a {kind} namespace of its own, the pod's container has the node's; "

@@ -393,3 +393,9 @@ def test_network_named_by_a_path_is_the_pods_unless_it_is_the_nodes() -> None:
         check_namespaces(dump, live, shared=lambda namespace: False)
     with pytest.raises(Refused):
         check_namespaces(dump, replace(live, namespaces=(Namespace("network", "/proc/1/nothing"),)))
+
+
+def test_clocks_that_a_restore_gave_the_container_do_not_keep_it_from_being_restored_again() -> None:
+    made = synthetic_dump(Security())
+    made.ids(1).time_ns_id = 55
+    check_namespaces(read(made), spec(Security()))
