@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.e2e.restoring import Taken
 
@@ -101,7 +101,7 @@ def _config(files: dict[str, bytes], changes: Mapping[str, str | None]) -> None:
     files["config.dump"] = json.dumps({key: value for key, value in config.items() if value is not None}).encode()
 
 
-def without_in_diff(path: str, *, extra: Mapping[str, bytes]) -> Rewrite:
+def without_in_diff(path: str, *, extra: Mapping[str, bytes], links: Sequence[tarfile.TarInfo] = ()) -> Rewrite:
     """The rootfs diff without one file, and with others that were not there."""
 
     def rewrite(files: dict[str, bytes]) -> None:
@@ -115,6 +115,8 @@ def without_in_diff(path: str, *, extra: Mapping[str, bytes]) -> Rewrite:
                 made = tarfile.TarInfo(name)
                 made.size = len(content)
                 new.addfile(made, io.BytesIO(content))
+            for link in links:
+                new.addfile(link)
         files["rootfs-diff.tar"] = gzip.compress(out.getvalue())
 
     return rewrite

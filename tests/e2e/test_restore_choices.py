@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,15 +121,17 @@ def test_failed_restore_becomes_a_fresh_start_when_the_pod_says_so(
     assert container.status().exit_code == 3
 
 
-def test_diff_that_breaks_off_leaves_nothing_of_it_to_a_fresh_start(
+def test_diff_that_cannot_be_applied_leaves_nothing_of_it_to_a_fresh_start(
     node: Node, daemon: Program, kubelet: Kubelet, own_checkpoint: Taken, registry: Registry
 ) -> None:
-    def break_off(files: dict[str, bytes]) -> None:
-        without_in_diff("", extra={"root/from-the-checkpoint": b"here\n", "root/big": bytes(1 << 20)})(files)
-        files["rootfs-diff.tar"] = gzip.compress(gzip.decompress(files["rootfs-diff.tar"])[: -(1 << 19)])
+    link = tarfile.TarInfo("root/link")
+    link.type, link.linkname = tarfile.LNKTYPE, "root/nowhere"
+
+    def spoil(files: dict[str, bytes]) -> None:
+        without_in_diff("", extra={"root/from-the-checkpoint": b"here\n"}, links=[link])(files)
 
     annotations = {contract.TRIGGER_CONTAINERD: "counter"}
-    registry.push(image_of([rewritten(own_checkpoint, break_off)], {}, annotations=annotations), "made/broken:1")
+    registry.push(image_of([rewritten(own_checkpoint, spoil)], {}, annotations=annotations), "made/broken:1")
     have(node, own_checkpoint.base)
     # For all containers of the pod.
     strict = kubelet.run_pod(
