@@ -28,8 +28,8 @@ def _root() -> None:
 
 app.command("checkpoint", epilog=EPILOG)(checkpoint)
 app.command("build", epilog=EPILOG)(build)
-app.command("inspect")(inspect)
-app.command("check")(check)
+app.command("inspect", epilog=EPILOG)(inspect)
+app.command("check", epilog=EPILOG)(check)
 
 
 def main() -> None:
