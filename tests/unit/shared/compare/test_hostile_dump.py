@@ -397,5 +397,6 @@ def test_network_named_by_a_path_is_the_pods_unless_it_is_the_nodes() -> None:
 
 def test_clocks_that_a_restore_gave_the_container_do_not_keep_it_from_being_restored_again() -> None:
     made = synthetic_dump(Security())
-    made.ids(1).time_ns_id = 55
+    for pid in (1, 2):
+        made.ids(pid).time_ns_id = 55
     check_namespaces(read(made), spec(Security()))
