@@ -5,7 +5,6 @@ Sources: images/{fdinfo,regfile,sk-inet,sk-unix,pipe,tty,…}.proto, criu/files.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -231,7 +230,7 @@ def _internet_socket(number: int, entry: InetSkEntry, name: str) -> InternetSock
 def _address(words: Sequence[int], name: str) -> str:
     """CRIU keeps the address as the node's 32-bit words in memory order: one for IPv4, four for IPv6."""
     if len(words) == 1:
-        return str(ipaddress.IPv4Address(struct.pack("<I", words[0])))
+        return socket.inet_ntop(socket.AF_INET, struct.pack("<I", words[0]))
     if len(words) == 4:
-        return str(ipaddress.IPv6Address(struct.pack("<4I", *words)))
+        return socket.inet_ntop(socket.AF_INET6, struct.pack("<4I", *words))
     raise damaged(name, f"has an internet address of {len(words)} words")
