@@ -99,6 +99,8 @@ def _root(
             raise RestoreError("BaseIsCheckpoint", f"{base.name} is a checkpoint in archive format, not a root")
         layers = layers_of(opened.files, checkpoint, base)
     except (RestoreError, OSError) as error:
-        remedy = "name it with --base, or leave the comparison out with --base none"
-        return None, [finding("BaseUnreadable", "files", f"the base image cannot be read: {error}; {remedy}")]
+        remedy = (
+            "; --base none leaves it out" if "--base" in str(error) else "; name it with --base, or give --base none"
+        )
+        return None, [finding("BaseUnreadable", "files", f"there is no base image to compare with: {error}{remedy}")]
     return layers, [finding("BaseDoubtful", "files", doubt) for doubt in doubts]
