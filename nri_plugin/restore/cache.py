@@ -8,6 +8,7 @@ lease is what keeps a checkpoint named by an annotation, and the committed root 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -36,7 +37,8 @@ class ImageCache:
             return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         references = [*known[1:], reference] if known[:1] == [image.target] else [reference]
-        temporary = entry.with_name(f".{entry.name}")
+        # Replicas restored at once note the same image at once.
+        temporary = entry.with_name(f".{entry.name}.{threading.get_ident()}")
         temporary.write_text("\n".join([image.target, *references]) + "\n")
         temporary.rename(entry)
 

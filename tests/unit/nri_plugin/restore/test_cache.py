@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -81,3 +82,12 @@ def test_lease_of_a_preparation_that_begins_meanwhile_stays(
 
     cache.prune(lambda: frozenset(in_use), begins_while_we_wait)
     assert leases.held
+
+
+def test_replicas_note_their_image_at_once(tmp_path: Path, cache_of: Callable[[int], ImageCache]) -> None:
+    cache = cache_of(8)
+    with ThreadPoolExecutor(8) as pool:
+        for round_ in range(50):
+            for done in [pool.submit(cache.remember, image(), f"registry/{round_}-{each}") for each in range(8)]:
+                done.result()
+    assert len([entry for entry in (tmp_path / "images").iterdir() if not entry.name.startswith(".")]) == 1
