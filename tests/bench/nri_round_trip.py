@@ -57,8 +57,8 @@ def serve(path: str) -> None:
     asyncio.run(run())
 
 
-def round_trips_s(count: int) -> list[float]:
-    """Seconds of ``count`` round trips, after a hundred that do not count."""
+def round_trips_s(count: int, pause_s: float = 0.0) -> list[float]:
+    """Seconds of ``count`` round trips, ``pause_s`` apart, after a hundred that do not count."""
     with tempfile.TemporaryDirectory(prefix="nri") as folder, socket.socket(socket.AF_UNIX) as listening:
         path = f"{folder}/nri.sock"
         listening.bind(path)
@@ -75,6 +75,7 @@ def round_trips_s(count: int) -> list[float]:
             times = []
             for n, (method, content) in enumerate(calls):
                 request = go_frames(1, request_bytes(1 + 2 * n, method, content))
+                time.sleep(pause_s)
                 began = time.perf_counter()
                 connection.sendall(request)
                 answer_bytes = _read_message(answers)
