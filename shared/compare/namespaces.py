@@ -28,6 +28,9 @@ _KINDS: Final = {
 _LEFT_OUT: Final = ("mount", "user", "time")
 """A runtime spec always has the first; the second has a rule of its own; the third every restored container has, from
 CRIU, so its next checkpoint must do: CRIU sets the clocks in one that it makes, and cannot set the node's."""
+_OPENED: Final = ("network", "uts")
+"""A hostNetwork pod may take in what ran in a pod's network: it asks for more than the dump had, the host name is not
+restored, and without a connection to keep CRIU does not touch the network."""
 NETWORK_KEY: Final = "extRootNetNS"
 """Under which runc hands the pod's network in (libcontainer/criu_linux.go handleRestoringNamespaces)."""
 _PROC: Final = {"network": "net", "mount": "mnt"}
@@ -73,7 +76,9 @@ def namespace_refusals(
                 "container of such a pod",
             )
         elif kind not in own and kind not in _LEFT_OUT and inner and inner != outer:
-            # CRIU would set the node's own host name, kernel limits in what it takes for the container's.
+            if kind in _OPENED and not dump.sockets_established:
+                continue
+            # CRIU would set kernel limits in what it takes for the container's, and lock the node's whole network.
             yield Refused(
                 "NamespacesDiffer",
                 f"the checkpointed container had a {kind} namespace of its own, the pod's container has the node's; "

@@ -142,7 +142,7 @@ def test_token_that_the_pod_turns_off(examined: Examine) -> None:
     [
         ({"hostPID": True}, "NamespacesDiffer"),
         ({"hostIPC": True}, "NamespacesDiffer"),
-        ({"hostNetwork": True}, "NamespacesDiffer"),
+        ({"hostNetwork": True}, "PodFits"),
         ({"hostUsers": False}, "NamespacesDiffer"),
         ({"hostPID": False, "hostUsers": True}, "PodFits"),
         ({"runtimeClassName": None}, "HandlerMissing"),
