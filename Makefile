@@ -25,6 +25,10 @@ demo: setup ## restore a checkpointed counter on a containerd 1.7 node; ARCHIVE=
 test: setup ## every test: unit, then real nodes
 	@$(BIN)/pytest tests/unit
 	@$(BIN)/pytest tests/e2e
+	@$(BIN)/pytest tests/hostile
+
+hostile: setup ## forge checkpoints in hundreds of ways and restore them on a real node; the last line has the figures
+	@$(BIN)/python -m tests.hostile
 
 lint: setup ## formatting, types, layers, shell, generated files
 	@$(BIN)/ruff check
@@ -53,4 +57,4 @@ clean: ## remove .venv, build output, test nodes and their cache
 	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nri-restore"
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint bench docs protos package clean
+.PHONY: help setup demo test hostile lint bench docs protos package clean

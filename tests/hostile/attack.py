@@ -1,0 +1,81 @@
+"""What an attack is: a name, what it does to a checkpoint, the pod that restores it, and how it must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tests.hostile.forgery import Forgery
+
+Victim = Literal["ordinary", "restricted", "mounted", "user"]
+"""Which real checkpoint is forged, and which pod restores it: tests/hostile/victims.py."""
+Route = Literal["image", "archive"]
+"""How it reaches us: as a layer that the runtime unpacked, or as a file that a user hands to ``build``."""
+Change = Callable[[Forgery], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    name: str
+    reason: str
+    """Stable code of the refusal."""
+    change: Change
+    victim: Victim = "ordinary"
+    route: Route = "image"
+    by_node: bool = False
+    """Whether only the node's own store can tell."""
+
+    def forge(self, forgery: Forgery) -> None:
+        self.change(forgery)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A benign checkpoint that looks like an attack: it must restore."""
+
+    name: str
+    change: Change
+    victim: Victim = "ordinary"
+    proof: str = ""
+    """A shell script that succeeds in the restored container."""
+
+    def forge(self, forgery: Forgery) -> None:
+        self.change(forgery)
+
+
+ATTACKS: Final[list[Attack]] = []
+TWINS: Final[list[Twin]] = []
+
+
+def attack(name: str, reason: str, victim: Victim = "ordinary", route: Route = "image") -> Callable[[Change], Change]:
+    """Registers the function below as an attack."""
+
+    def register(change: Change) -> Change:
+        add(name, reason, change, victim, route)
+        return change
+
+    return register
+
+
+def add(
+    name: str,
+    reason: str,
+    change: Change,
+    victim: Victim = "ordinary",
+    route: Route = "image",
+    by_node: bool = False,
+) -> None:
+    """Registers one attack of a family."""
+    assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
+    ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
+
+
+def twin(name: str, victim: Victim = "ordinary", proof: str = "") -> Callable[[Change], Change]:
+    """Registers the function below as a benign twin."""
+
+    def register(change: Change) -> Change:
+        TWINS.append(Twin(name, change, victim, proof))
+        return change
+
+    return register

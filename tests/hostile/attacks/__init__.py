@@ -1,0 +1,25 @@
+"""Every attack there is: importing this package registers them."""
+
+from tests.hostile.attacks import (
+    archives,
+    credentials,
+    devices,
+    files,
+    metadata,
+    mounts,
+    namespaces,
+    seccomp,
+    structure,
+)
+
+__all__ = [
+    "archives",
+    "credentials",
+    "devices",
+    "files",
+    "metadata",
+    "mounts",
+    "namespaces",
+    "seccomp",
+    "structure",
+]

@@ -1,0 +1,160 @@
+"""Open files and sockets that the container could not have opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from typing import Any
+
+from shared.criu import criu_pb2 as pb
+from tests.hostile.attack import Change, add, attack, twin
+from tests.hostile.forgery import Forgery, messages_of
+
+CHR, BLK = stat.S_IFCHR | 0o666, stat.S_IFBLK | 0o660
+
+
+def _path(path: str, mode: int | None = 0o100644, flags: int = os.O_RDONLY, **more: Any) -> Change:
+    return lambda forgery: forgery.open_path(path, mode, flags, **more) and None
+
+
+for _name in (
+    "/proc/sysrq-trigger",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/irq/0/smp_affinity",
+    "/proc/bus/pci/devices",
+    "/proc/fs/x",
+):
+    add(f"{_name} open for writing", "ProtectedPathOpen", _path(_name, flags=os.O_WRONLY))
+    add(f"{_name} open for reading and writing", "ProtectedPathOpen", _path(_name, flags=os.O_RDWR))
+for _name in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware/efi", "/proc/acpi/x"):
+    add(f"{_name} open", "ProtectedPathOpen", _path(_name))
+for _name, _mode in (
+    ("/dev/mem", CHR),
+    ("/dev/kmsg", CHR),
+    ("/dev/sda", BLK),
+    ("/dev/fuse", CHR),
+    ("/tmp/disk", BLK),
+    ("/dev/pts/../mem", CHR),
+):
+    add(f"{_name} open", "ImagePath" if ".." in _name else "DeviceExceeds", _path(_name, _mode, os.O_RDWR))
+    if ".." not in _name:
+        add(f"{_name} open, said to be nothing in particular", "FileExceeds", _path(_name, None, os.O_RDWR))
+add("a file of the node", "FileExceeds", _path("/etc/shadow", ext=True))
+add("a path upwards", "ImagePath", _path("/a/../../etc/shadow"))
+add("a relative path", "ImagePath", _path("etc/shadow"))
+add("the root of another process", "FileExceeds", _path("/proc/1/root/etc/shadow"))
+
+
+def _kind(number: int, **parts: Any) -> Change:
+    return lambda forgery: forgery.open_file(pb.FileEntry(type=number, id=2000, **parts))
+
+
+add("a packet socket", "FileExceeds", _kind(10, psk=pb.PacketSockEntry(id=2000, type=3, protocol=3)), "restricted")
+add("a tun device", "FileExceeds", _kind(15, tunf=pb.TunfileEntry(id=2000, netdev=b"tun0")))
+add("a BPF map", "FileExceeds", _kind(19))
+add("a fanotify watch", "FileExceeds", _kind(12))
+add("a file that only the caller of CRIU knows", "FileExceeds", _kind(16))
+for _number in (21, 99, 65535):
+    add(f"a file of unknown kind {_number}", "FileExceeds", _kind(_number))
+add(
+    "a handle on the node's network namespace",
+    "FileExceeds",
+    lambda forgery: _namespace(forgery, forgery.inventory.root_ids.net_ns_id, 0x40000000),
+)
+add(
+    "a handle on the node's mount namespace",
+    "FileExceeds",
+    lambda forgery: _namespace(forgery, forgery.inventory.root_ids.mnt_ns_id, 0x00020000),
+)
+add("a handle on a namespace that nobody has", "FileExceeds", lambda forgery: _namespace(forgery, 4711, 0x00020000))
+
+
+def _namespace(forgery: Forgery, number: int, flag: int) -> None:
+    forgery.open_file(pb.FileEntry(type=14, id=2000, nsf=pb.NsFileEntry(id=2000, ns_id=number, ns_cflag=flag)))
+
+
+def _socket(kind: int, protocol: int, state: int, port: int, *, opts: bytes = b"") -> Change:
+    def change(forgery: Forgery) -> None:
+        number = 2000
+        isk = pb.InetSkEntry(
+            id=number,
+            ino=4711,
+            family=socket.AF_INET,
+            type=kind,
+            proto=protocol,
+            state=state,
+            src_port=port,
+            dst_port=0,
+            src_addr=[0],
+            dst_addr=[0],
+        )
+        isk.MergeFromString(opts)
+        forgery.open_file(pb.FileEntry(type=4, id=number, isk=isk))
+
+    return change
+
+
+def _options(field: int, value: int) -> bytes:
+    """``opts`` (field 14) with one number in it."""
+    inner = _varint(field << 3) + _varint(value)
+    return _varint(14 << 3 | 2) + _varint(len(inner)) + inner
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+add("a raw socket", "FileExceeds", _socket(socket.SOCK_RAW, 1, 7, 0), "restricted")
+add("a raw socket of every protocol", "FileExceeds", _socket(socket.SOCK_RAW, 255, 7, 0), "restricted")
+for _port in (1, 22, 80, 443, 1023):
+    add(f"listening on port {_port}", "SocketExceeds", _socket(1, 6, 10, _port), "restricted")
+add("bound to port 53", "SocketExceeds", _socket(2, 17, 7, 53), "restricted")
+add("a socket with a mark for the firewall", "SocketExceeds", _socket(2, 17, 7, 5353, opts=_options(10, 1)))
+add("a socket of a class that comes first", "SocketExceeds", _socket(2, 17, 7, 5353, opts=_options(8, 7)))
+add("a socket with a port above all ports", "ImageDamaged", _socket(1, 6, 10, 70_000))
+
+
+def _terminal(kind: int, rdev: int) -> Change:
+    def change(forgery: Forgery) -> None:
+        forgery.raw("tty-info.img", messages_of("tty-info.img", _Info(kind, rdev)))  # type: ignore[arg-type]
+        forgery.open_file(pb.FileEntry(type=11, id=2000, tty=pb.TtyFileEntry(id=2000, tty_info_id=1)))
+
+    return change
+
+
+class _Info:
+    """tty_info_entry (images/tty.proto)."""
+
+    def __init__(self, kind: int, rdev: int) -> None:
+        self.fields = (
+            struct.pack("<BBBBBBBBBBBB", 8, 1, 16, kind, 24, 0, 32, 0, 40, 0, 48, 0) + b"\x38\0\x40" + _varint(rdev)
+        )
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        return self.fields
+
+
+add("the node's console", "DeviceExceeds", _terminal(2, 0x501))
+add("a virtual terminal of the node", "DeviceExceeds", _terminal(3, 0x401))
+add("a serial line of the node", "DeviceExceeds", _terminal(6, 0x440))
+add("a terminal that CRIU is handed", "DeviceExceeds", _terminal(5, 0x8800))
+
+
+@attack("a root directory of its own without the right to change it", "RootDirectoryDiffers", "restricted")
+def _chroot(forgery: Forgery) -> None:
+    entry = forgery.open_path("/tmp", 0o040755)
+    forgery.opened[-1].reg.mode = 0o040755
+    forgery.image("fs-1.img")[0].root_id = entry.id
+
+
+@twin("one more ordinary file")
+def _ordinary(forgery: Forgery) -> None:
+    forgery.open_path(
+        "/etc/passwd", 0o100644, size=len(b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home:/bin/sh\n")
+    )

@@ -1,0 +1,88 @@
+"""The checks of a restore on forged files, without a node: hundreds a second, in the order the daemon makes them."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from nri_plugin.restore.node import diff_special_files
+from nri_plugin.restore.rootfs import check_diff
+from shared.archive import open_checkpoint
+from shared.compare import PodIdentity, check_dump, check_settings
+from shared.compare.mounts import check_mounts
+from shared.criu.dump import check_structure, read_dump
+from shared.criu.tmpfs import read_tmpfs
+from shared.errors import RestoreError
+from shared.metadata import read_checkpoint
+from shared.spec import RuntimeSpec, parse_spec
+from tests.hostile.attack import Attack, Twin
+from tests.hostile.forgery import Forgery
+from tests.hostile.users import as_user
+
+DIFF_BYTES_MAX = 1 << 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    reason: str
+    """Empty: nothing was refused."""
+    sentence: str
+
+
+def live_of(archive: Path, *, user: bool) -> RuntimeSpec:
+    """The spec of the pod that restores: what the victim itself was started with."""
+    forgery = Forgery(archive)
+    if user:
+        as_user(forgery)
+    return parse_spec(forgery.files["spec.dump"], file="config.json")
+
+
+def forged(attack: Attack | Twin, archive: Path) -> Forgery:
+    forgery = Forgery(archive)
+    if attack.victim == "user":
+        as_user(forgery)
+    attack.forge(forgery)
+    return forgery
+
+
+def outcome(attack: Attack | Twin, archive: Path, live: RuntimeSpec, folder: Path) -> Outcome:
+    """What the checks say to the forged checkpoint; ``folder`` is empty and may be written."""
+    whole = forged(attack, archive).tar()
+    by_file = isinstance(attack, Attack) and attack.route == "archive"
+    if by_file:
+        path = folder / "checkpoint.tar"
+        path.write_bytes(whole)
+    else:
+        path = folder
+        unpack(whole, folder)
+    try:
+        _check(path, live, build=by_file)
+    except RestoreError as error:
+        return Outcome(error.reason, error.sentence)
+    return Outcome("", "")
+
+
+def unpack(whole: bytes, folder: Path) -> None:
+    """What a runtime makes of the layer: every kind of file, and none outside."""
+    os.umask(0o022)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        tar.extractall(folder, filter="fully_trusted")
+
+
+def _check(path: Path, live: RuntimeSpec, *, build: bool) -> None:
+    with open_checkpoint(path) as files:
+        checkpoint = read_checkpoint(files)
+        check_structure(files)
+        dump = read_dump(files)
+        special = read_tmpfs(files, dump.mounts)
+        if build:
+            return
+        check_mounts(checkpoint.spec.mounts, live.mounts)
+        check_diff(checkpoint)
+        check_settings(checkpoint.spec, live, PodIdentity())
+        if checkpoint.rootfs_diff:
+            special += diff_special_files(files, checkpoint.rootfs_diff, limit_bytes=DIFF_BYTES_MAX)
+        check_dump(dump, checkpoint.spec, live, PodIdentity(), special)
