@@ -6,6 +6,7 @@ Writes build/bench/results.json and results.svg and prints a table.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -58,6 +59,8 @@ def measure(only: list[str] | None, runs: int | None) -> None:
     """Measures, writes and prints; exits with 1 when a benchmark could not be run."""
     results: list[Result] = []
     failed = []
+    # Ends as Ctrl-C does: with everything gone.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Setting() as setting:
         for name in only or BENCHMARKS:
             benchmark = BENCHMARKS[name]
