@@ -52,9 +52,9 @@ def _create(setting: Setting, runs: int) -> Iterator[Result]:
 
 
 def _round_trip(setting: Setting, runs: int) -> Iterator[Result]:
-    for name, count, pause_s in (("one after another", runs, 0.0), ("10 ms apart", max(1, runs // 10), 0.01)):
+    for name, count, pause_s in (("back to back", runs, 0.0), ("10 ms apart", max(1, runs // 10), 0.01)):
         yield compare(
-            f"NRI round trip of an ordinary container, {name}",
+            f"NRI round trip, {name}",
             "ms",
             [spent * 1000 for spent in round_trips_s(count, pause_s)],
             goal=f"at most {_GOAL_MS} ms",

@@ -15,6 +15,7 @@ from tests.e2e.node.image import busybox_image
 from tests.e2e.node.kubelet import Container, Kubelet
 from tests.e2e.node.network import Network
 from tests.e2e.node.node import Node
+from tests.e2e.node.places import cache
 from tests.e2e.node.registry import PORT, Registry
 from tests.e2e.node.roots import Flavour, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
@@ -43,7 +44,7 @@ class Setting:
     @cached_property
     def folder(self) -> Path:
         """Of the host, on disk, for archives and layouts."""
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nri-restore-bench-", dir="/var/tmp")))
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=cache())))
 
     @cached_property
     def network(self) -> Network:
