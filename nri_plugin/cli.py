@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +27,77 @@ def run(
     # Replaces this process: what a command line needs would take a third of the daemon's memory.
     words = [sys.executable, "-m", "nri_plugin.process", "session", str(config), "DEBUG" if verbose else "INFO"]
     os.execv(sys.executable, words)
+
+
+node = typer.Typer(no_args_is_help=True, help="Sets this node up, and takes it back.")
+app.add_typer(node, name="node")
+
+WRAPPER = Path(__file__).parent / "runtime/restore-runc"
+
+
+class RuntimeChoice(enum.StrEnum):
+    AUTO = "auto"
+    CONTAINERD = "containerd"
+    CRIO = "crio"
+
+
+@node.command()
+def configure(
+    runtime: Annotated[RuntimeChoice, typer.Argument(help="The container runtime.")] = RuntimeChoice.AUTO,
+    wraps: Annotated[str | None, typer.Option("--runtime", help="Runtime to wrap; the default one otherwise.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Its main configuration file; found otherwise.")] = None,
+    wrapper: Annotated[Path, typer.Option(help="The installed restore-runc.", show_default=False)] = WRAPPER,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
+) -> None:
+    """Enables NRI and adds the runtime handler, with the options of the runtime it wraps; can be repeated."""
+    from nri_plugin.node import changes
+    from nri_plugin.node import configure as setting
+
+    place = setting.Place(str(wrapper))
+    record = changes.Record.load(place.record)
+    wanted = setting.wanted(place, record, setting.find(runtime.value, config), wraps)
+    _change(changes.diff(wanted), lambda: changes.apply(record, wanted), dry_run=dry_run, restart=restart)
+
+
+@node.command()
+def unconfigure(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
+) -> None:
+    """Takes back what configure changed: byte for byte, and where a file was edited since, our lines."""
+    from nri_plugin.node import changes
+    from nri_plugin.node import configure as setting
+
+    record = changes.Record.load(setting.RECORD)
+    wanted = changes.revert(record)
+
+    def write() -> None:
+        for path, text in wanted.items():
+            changes.write(path, text)
+        changes.forget(record)
+
+    _change(changes.diff(wanted), write, dry_run=dry_run, restart=restart)
+
+
+def _change(difference: str, write: Callable[[], None], *, dry_run: bool, restart: bool) -> None:
+    if dry_run:
+        typer.echo(difference, nl=False)
+        return
+    write()
+    for line in difference.splitlines():
+        if line.startswith("+++ ") and line != "+++ /dev/null":
+            typer.echo(f"changed {line[4:].strip()}")
+        elif line.startswith("--- ") and f"{line}\n+++ /dev/null" in difference:
+            typer.echo(f"removed {line[4:].strip()}")
+    if not difference:
+        typer.echo("nothing to change")
+    elif restart:
+        from nri_plugin.node.configure import restart as restart_service
+
+        typer.echo(f"restarted {restart_service()}")
+    else:
+        typer.echo("restart the container runtime to put it into force; running pods go on")
 
 
 @app.command("version")

@@ -32,6 +32,12 @@ def commands() -> Iterator[tuple[str, Callable[..., object]]]:
         for command in application.registered_commands:
             assert command.callback is not None
             yield f"{program} {command.name or command.callback.__name__}", command.callback
+        for group in application.registered_groups:
+            assert group.typer_instance is not None
+            for command in group.typer_instance.registered_commands:
+                assert command.callback is not None
+                words = f"{program} {group.name} {command.name or command.callback.__name__}"
+                yield words, command.callback
 
 
 def rows(function: Callable[..., object]) -> Iterator[str]:

@@ -1,0 +1,131 @@
+"""``nri-restore node configure`` and ``unconfigure``: finds the runtime, edits its files, and takes it back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nri_plugin.node import containerd, crio
+from nri_plugin.node.changes import ConfigureRefused, Record, block, without_block
+from nri_plugin.node.toml import lines, parse
+from shared.run import run
+
+RuntimeName = Literal["auto", "containerd", "crio"]
+RECORD = Path("/var/lib/nri-restore/node-configured.json")
+WRAPPER_CONFIG = Path("/etc/nri-restore/restore-runc.conf")
+DAEMON_CONFIG = Path("/etc/nri-restore/config.toml")
+RANCHER = {
+    "k3s": Path("/var/lib/rancher/k3s/agent/etc/containerd"),
+    "rke2": Path("/var/lib/rancher/rke2/agent/etc/containerd"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are on this node; tests give others."""
+
+    wrapper: str
+    record: Path = RECORD
+    wrapper_config: Path = WRAPPER_CONFIG
+    daemon_config: Path = DAEMON_CONFIG
+
+
+def wanted(
+    place: Place, record: Record, runtime: containerd.Containerd | crio.Crio, wraps: str | None
+) -> dict[Path, str | None]:
+    """What every file must be: the same whether the node is configured already or not."""
+    if isinstance(runtime, crio.Crio):
+        edited = crio.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
+    else:
+        edited = containerd.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
+    result: dict[Path, str | None] = dict(edited.files)
+    # The last line of a key counts in this file.
+    before = without_block(record.original(place.wrapper_config) or "")
+    result[place.wrapper_config] = before + block(f"runtime={edited.binary}\n")
+    ours = _daemon(edited, record.original(place.daemon_config) or "", place.daemon_config)
+    if ours is not None:
+        result[place.daemon_config] = ours
+    for path in record.before:
+        result.setdefault(path, record.original(path))
+    return result
+
+
+def _daemon(edited: containerd.Edited, text: str, path: Path) -> str | None:
+    """The daemon's configuration where this runtime is not at the usual places; what an administrator set stays."""
+    document = parse(text, path)
+    added: list[str] = []
+    runtime: dict[str, str] = {}
+    if edited.socket not in {containerd.DEFAULT_SOCKET, "/var/run/crio/crio.sock"}:
+        runtime["socket"] = edited.socket
+    if edited.snapshotter and edited.snapshotter != "overlayfs":
+        runtime["snapshotter"] = edited.snapshotter
+    if runtime and "runtime" not in document:
+        added += lines(["runtime"], runtime)
+    if edited.nri_socket and edited.nri_socket != "/var/run/nri/nri.sock" and "nri" not in document:
+        added += lines(["nri"], {"socket": edited.nri_socket})
+    return text + block("\n".join(added) + "\n") if added else None
+
+
+def _version(program: str) -> tuple[int, int]:
+    said = run([program, "--version"], timeout_s=20).stdout
+    found = re.search(r"\bv?(\d+)\.(\d+)\.\d+", said)
+    if not found:
+        raise ConfigureRefused("RuntimeUnknown", f"{program} --version says no version: {said.strip()[:200]!r}")
+    return int(found[1]), int(found[2])
+
+
+def processes(name: str) -> list[list[str]]:
+    """Command lines of this node's processes whose program is called ``name``."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if Path(words[0]).name == name:
+            found.append(words)
+    return found
+
+
+def option(words: list[str], *names: str) -> str | None:
+    """Value of an option of a command line, as ``--config x`` or ``--config=x``."""
+    for index, word in enumerate(words):
+        if word in names and index + 1 < len(words):
+            return words[index + 1]
+        for name in names:
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+    return None
+
+
+def find(name: RuntimeName, config: Path | None) -> containerd.Containerd | crio.Crio:
+    """The runtime of this node; raises ConfigureRefused when none, or more than one, is there."""
+    engines = [each for each in ("containerd", "crio") if processes(each)] if name == "auto" else [name]
+    if len(engines) != 1:
+        there = " and ".join(engines) or "neither containerd nor CRI-O"
+        raise ConfigureRefused("RuntimeUnclear", f"{there} runs on this node; say which to configure")
+    if engines[0] == "crio":
+        words = next(iter(processes("crio")), ["crio"])
+        main = config or Path(option(words, "--config", "-c") or crio.Crio.config)
+        folder = Path(option(words, "--config-dir", "-d") or crio.Crio.folder)
+        return crio.Crio(main, folder, _version(words[0]))
+    words = next((each for each in processes("containerd") if option(each, "--config", "-c")), ["containerd"])
+    main = config or Path(option(words, "--config", "-c") or containerd.Containerd.config)
+    template = None
+    for folder in RANCHER.values():
+        if main.parent == folder:
+            template = folder / ("config-v3.toml.tmpl" if _version(words[0]) >= (2, 0) else "config.toml.tmpl")
+    return containerd.Containerd(main, _version(words[0]), template)
+
+
+def restart() -> str:
+    """Restarts the runtime's service, with which running pods go on; returns its name."""
+    for unit in ("containerd", "crio", "k3s", "k3s-agent", "rke2-server", "rke2-agent"):
+        if run(["systemctl", "is-active", "--quiet", unit], timeout_s=20, check=False).returncode == 0:
+            run(["systemctl", "restart", unit], timeout_s=180)
+            return unit
+    raise ConfigureRefused(
+        "ServiceUnknown", "no service of a container runtime is active here; restart the runtime by hand"
+    )

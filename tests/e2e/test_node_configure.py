@@ -1,0 +1,107 @@
+"""``nri-restore node configure`` on real nodes: containerd takes it, restores by it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shared.contract import HANDLER
+from tests.e2e.node import containerd_config as config
+from tests.e2e.node.counter import printed
+from tests.e2e.node.kubelet import RUNNING, Kubelet
+from tests.e2e.node.network import Network
+from tests.e2e.node.node import PYTHON_PATH, Node
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.roots import FLAVOURS
+from tests.e2e.node.specs import ContainerSpec, PodSpec
+from tests.e2e.restoring import KEEPS_NOTHING, Images, Taken, have, resumed, with_daemon
+
+MAIN = "/etc/containerd/config.toml"
+CRI = {"containerd-1.7": "io.containerd.grpc.v1.cri", "containerd-2.1": "io.containerd.cri.v1.runtime"}
+
+
+def unconfigured(text: str, plugin: str) -> str:
+    """The test nodes' configuration as it is before anybody heard of us: no handler of ours, NRI off."""
+    before, _, rest = text.partition(f'    [plugins."{plugin}".containerd.runtimes.{HANDLER}]')
+    assert rest
+    after = rest.partition('[plugins."io.containerd.nri.v1.nri"]')[2].replace("disable = false", "disable = true")
+    return f'# an administrator\'s comment\n{before}[plugins."io.containerd.nri.v1.nri"]{after}'
+
+
+@pytest.fixture(params=[(flavour, drop_in) for flavour in FLAVOURS for drop_in in ([False, True])], ids=str)
+def bare(request: pytest.FixtureRequest, network: Network, registry: Registry, busybox: str) -> Iterator[Node]:
+    """A node whose containerd knows nothing of us; where it is asked for, with a folder of imports."""
+    flavour, drop_in = request.param
+    node = Node(flavour, network, "bare")
+    text = unconfigured(config.configuration(flavour), CRI[flavour])
+    if drop_in:
+        text = text.replace("\n[", "\nimports = ['/etc/containerd/conf.d/*.toml']\n[", 1)
+    node.files[MAIN] = text
+    with node:
+        node.trust(registry, "localhost:5000")
+        node.relay(registry)
+        node.cri.pull_image(busybox)
+        yield node
+
+
+def nri_restore(node: Node, *words: str) -> str:
+    command = ["/usr/bin/python3", "-m", "nri_plugin.cli", "node", *words]
+    env = {"PYTHONPATH": PYTHON_PATH, "PYTHONPYCACHEPREFIX": "/var/cache/python"}
+    return node.run(command, env=env, timeout_s=60).stdout
+
+
+def dump(node: Node) -> dict[str, Any]:
+    return tomllib.loads(node.sh("containerd config dump 2>/dev/null"))
+
+
+def etc(node: Node) -> str:
+    return node.sh(
+        "find /etc/containerd /etc/nri-restore /var/lib/nri-restore ! -type s | sort; cat /etc/containerd/config.toml"
+    )
+
+
+def test_configure_restore_and_unconfigure(
+    bare: Node, kubelet_of: Callable[[Node], Kubelet], own_checkpoint: Taken, images: Images, busybox: str
+) -> None:
+    node, kubelet = bare, kubelet_of(bare)
+    before, files = dump(node), etc(node)
+    ordinary = kubelet.run_pod(PodSpec("ordinary")).run(ContainerSpec(busybox, command=("sleep", "1000")))
+
+    shown = nri_restore(node, "configure", "--wrapper", config.WRAPPER, "--dry-run")
+    assert f'+[plugins."{CRI[node.flavour]}".containerd.runtimes.nri-restore]' in shown
+    assert etc(node) == files, "a dry run writes nothing"
+    assert "restart the container runtime" in nri_restore(node, "configure", "--wrapper", config.WRAPPER)
+    node.restart_containerd()
+
+    after = dump(node)
+    runtimes = after["plugins"][CRI[node.flavour]]["containerd"]["runtimes"]
+    entry = runtimes.pop(HANDLER)
+    assert (entry["runtime_type"], entry["options"]["BinaryName"]) == ("io.containerd.runc.v2", config.WRAPPER)
+    assert entry["pod_annotations"] == [f"{HANDLER}/*"]
+    assert after["plugins"]["io.containerd.nri.v1.nri"].pop("disable") is False
+    assert before["plugins"]["io.containerd.nri.v1.nri"].pop("disable") is True
+    assert after == before, "nothing else is different"
+    assert nri_restore(node, "configure", "--wrapper", config.WRAPPER) == "nothing to change\n"
+    assert "runtime=runc\n" in node.sh("cat /etc/nri-restore/restore-runc.conf")
+
+    with_daemon(node, KEEPS_NOTHING)
+    image = images.of(own_checkpoint, "layered")
+    have(node, image)
+    container = resumed(kubelet, own_checkpoint, image, "image", "after-configure")
+    container.wait_for(lambda each: len(printed(each)) > len(own_checkpoint.logged) + 1, "new numbers")
+    assert ordinary.state == RUNNING
+    container.stop(grace_s=0)
+    container.pod.remove(grace_s=0)
+    kubelet.pods.remove(container.pod)
+    node.stop_daemon()
+    node.path("/etc/nri-restore/config.toml").write_text("")
+
+    assert "removed /etc/nri-restore/restore-runc.conf" in nri_restore(node, "unconfigure")
+    node.restart_containerd()
+    node.sh("rm -rf /var/lib/nri-restore/*; rmdir /var/lib/nri-restore 2>/dev/null || :")
+    assert etc(node) == files
+    assert dump(node)["plugins"]["io.containerd.nri.v1.nri"]["disable"] is True
+    assert ordinary.state == RUNNING

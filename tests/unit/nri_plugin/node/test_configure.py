@@ -1,0 +1,279 @@
+"""Golden files of every configuration version, refusals, and the way back."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nri_plugin.node import changes
+from nri_plugin.node.changes import ConfigureRefused, Record
+from nri_plugin.node.configure import Place, option, wanted
+from nri_plugin.node.containerd import Containerd
+from nri_plugin.node.crio import Crio
+
+WRAPPER = "/usr/lib/nri-restore/restore-runc"
+BEGIN, END = changes.BEGIN, changes.END
+RUNTIME = 'plugins."io.containerd.cri.v1.runtime".containerd'
+
+V1 = """\
+# by hand
+[plugins.cri.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"""
+V1_ADDED = f"""
+{BEGIN}[plugins.nri]
+disable = false
+
+[plugins.cri.containerd.runtimes.nri-restore]
+runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["nri-restore/*"]
+
+[plugins.cri.containerd.runtimes.nri-restore.options]
+BinaryName = "{WRAPPER}"
+{END}"""
+V2 = """\
+version = 2
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true   # the default of 1.7
+  socket_path = "/var/run/nri/nri.sock"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "mine"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.mine]
+    runtime_type = "io.containerd.runc.v2"
+    pod_annotations = ["other/*"]
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.mine.options]
+      SystemdCgroup = true
+      BinaryName = "/opt/runc"
+      Root = "/run/mine"
+"""
+V2_ADDED = f"""
+{BEGIN}[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nri-restore]
+runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["other/*", "nri-restore/*"]
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nri-restore.options]
+SystemdCgroup = true
+BinaryName = "{WRAPPER}"
+Root = "/run/mine"
+{END}"""
+V3_ADDED = f"""{BEGIN}[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nri-restore]
+runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["nri-restore/*"]
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nri-restore.options]
+SystemdCgroup = true
+BinaryName = "{WRAPPER}"
+{END}"""
+RUNC_V3 = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]\nSystemdCgroup = true\n'
+
+
+class Tree:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.place = Place(WRAPPER, root / "record.json", root / "restore-runc.conf", root / "nri.toml")
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def contents(self) -> dict[str, str]:
+        return {str(each.relative_to(self.root)): each.read_text() for each in self.root.rglob("*") if each.is_file()}
+
+    def configure(self, runtime: Containerd | Crio, wraps: str | None = None) -> dict[Path, str | None]:
+        record = Record.load(self.place.record)
+        files = wanted(self.place, record, runtime, wraps)
+        changes.apply(record, files)
+        return files
+
+    def unconfigure(self) -> None:
+        record = Record.load(self.place.record)
+        for path, text in changes.revert(record).items():
+            changes.write(path, text)
+        changes.forget(record)
+
+    def containerd(self, major: int, minor: int, template: Path | None = None) -> Containerd:
+        return Containerd(self.root / "config.toml", (major, minor), template)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "after", "binary"),
+    [
+        ((1, 7), V1, V1 + V1_ADDED, "runc"),
+        ((1, 7), V2, V2.replace("disable = true ", "disable = false ") + V2_ADDED, "/opt/runc"),
+        ((2, 1), f"version = 3\n{RUNC_V3}", f"version = 3\n{RUNC_V3}\n{V3_ADDED}", "runc"),
+        ((2, 3), f"version = 4\n{RUNC_V3}", f"version = 4\n{RUNC_V3}\n{V3_ADDED}", "runc"),
+    ],
+)
+def test_main_file_of_each_version(tree: Tree, version: tuple[int, int], before: str, after: str, binary: str) -> None:
+    main = tree.file("config.toml", before)
+    main.chmod(0o640)
+    original = tree.contents()
+    runtime = tree.containerd(*version)
+    tree.configure(runtime)
+    assert main.read_text() == after
+    assert main.stat().st_mode & 0o777 == 0o640
+    assert f"runtime={binary}\n" in tree.place.wrapper_config.read_text()
+    tomllib.loads(after)
+
+    again = tree.contents()
+    assert changes.diff(tree.configure(runtime)) == "", "a second time changes nothing"
+    assert tree.contents() == again
+    tree.unconfigure()
+    assert tree.contents() == original
+
+
+@pytest.mark.parametrize(("version", "number"), [((2, 1), 3), ((2, 2), 3), ((2, 3), 4)])
+def test_drop_in_where_the_main_file_imports_a_folder(tree: Tree, version: tuple[int, int], number: int) -> None:
+    main = tree.file("config.toml", f"version = {number}\nimports = ['conf.d/*.toml']\n{RUNC_V3}")
+    before = tree.contents()
+    tree.configure(tree.containerd(*version))
+    assert main.read_text() == before["config.toml"]
+    assert (tree.root / "conf.d/nri-restore.toml").read_text() == f"version = {number}\n\n{V3_ADDED}"
+    assert changes.diff(tree.configure(tree.containerd(*version))) == ""
+    tree.unconfigure()
+    assert tree.contents() == before
+    assert not (tree.root / "conf.d").exists(), "nor does the folder stay that was made for it"
+
+
+def test_nri_that_is_off_is_turned_on_where_it_is_said(tree: Tree) -> None:
+    main = tree.file(
+        "config.toml", 'version = 3\nimports = ["c/*.toml"]\n[plugins."io.containerd.nri.v1.nri"]\ndisable = true\n'
+    )
+    before = tree.contents()
+    tree.configure(tree.containerd(2, 1))
+    assert "disable = false" in main.read_text()
+    tree.unconfigure()
+    assert tree.contents() == before
+
+
+def test_containerd_17_edits_the_import_that_holds_the_section(tree: Tree) -> None:
+    """It takes a plugin's section from the last file that has it, and nothing of it from the others."""
+    main = tree.file("config.toml", 'version = 2\nimports = ["more.toml"]\n')
+    more = tree.file("more.toml", V2)
+    tree.configure(tree.containerd(1, 7))
+    assert main.read_text() == 'version = 2\nimports = ["more.toml"]\n'
+    assert more.read_text().endswith(V2_ADDED)
+
+
+@pytest.mark.parametrize(("version", "number"), [((1, 7), 2), ((2, 0), 3), ((2, 3), 4)])
+def test_without_a_file_one_is_made_and_removed(tree: Tree, version: tuple[int, int], number: int) -> None:
+    tree.configure(tree.containerd(*version))
+    document = tomllib.loads((tree.root / "config.toml").read_text())
+    assert document["version"] == number
+    assert ("io.containerd.nri.v1.nri" in document["plugins"]) == (version < (2, 0))
+    tree.unconfigure()
+    assert tree.contents() == {}
+
+
+def test_k3s_template_is_made_beside_the_generated_file(tree: Tree) -> None:
+    tree.file("config.toml", f"version = 3\n{RUNC_V3}")
+    before = tree.contents()
+    template = tree.root / "config-v3.toml.tmpl"
+    tree.configure(tree.containerd(2, 1, template))
+    assert template.read_text() == f'{{{{ template "base" . }}}}\n\n{V3_ADDED}'
+    tree.unconfigure()
+    assert tree.contents() == before
+
+
+def test_crio_drop_in_copies_the_default_runtime(tree: Tree) -> None:
+    tree.file("crio.conf", '[crio.runtime]\ndefault_runtime = "runc"\n')
+    tree.file(
+        "crio.conf.d/10.conf",
+        '[crio.runtime.runtimes.runc]\nruntime_path = "/opt/runc"\nmonitor_path = "/usr/bin/conmon"\n',
+    )
+    before = tree.contents()
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "crio.conf.d", (1, 34)))
+    assert (
+        (tree.root / "crio.conf.d/99-nri-restore.conf").read_text()
+        == f"""\
+{BEGIN}[crio.nri]
+enable_nri = true
+
+[crio.runtime.runtimes.nri-restore]
+runtime_path = "{WRAPPER}"
+monitor_path = "/usr/bin/conmon"
+runtime_type = "oci"
+runtime_root = "/run/runc"
+{END}"""
+    )
+    assert "runtime=/opt/runc\n" in tree.place.wrapper_config.read_text()
+    tree.unconfigure()
+    assert tree.contents() == before
+
+
+def test_crio_wraps_crun_where_that_is_its_default(tree: Tree) -> None:
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 31)))
+    assert "runtime=crun\n" in tree.place.wrapper_config.read_text()
+    tree.unconfigure()
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 30)))
+    assert "runtime=runc\n" in tree.place.wrapper_config.read_text()
+
+
+def test_other_socket_and_snapshotter_reach_the_daemon(tree: Tree) -> None:
+    tree.file(
+        "config.toml",
+        'version = 3\ngrpc.address = "/run/k3s/c.sock"\nplugins."io.containerd.cri.v1.images".snapshotter = "zfs"\n',
+    )
+    tree.configure(tree.containerd(2, 1))
+    assert tomllib.loads(tree.place.daemon_config.read_text()) == {
+        "runtime": {"socket": "/run/k3s/c.sock", "snapshotter": "zfs"}
+    }
+
+
+def test_what_was_edited_since_stays_and_only_our_lines_go(tree: Tree) -> None:
+    main = tree.file("config.toml", f"version = 3\n{RUNC_V3}")
+    tree.configure(tree.containerd(2, 1))
+    main.write_text(main.read_text().replace("version = 3\n", "version = 3\nroot = '/data'\n"))
+    assert changes.diff(tree.configure(tree.containerd(2, 1))) == "", "and does not confuse a second configure"
+    tree.unconfigure()
+    assert main.read_text() == f"version = 3\nroot = '/data'\n{RUNC_V3}\n"
+
+
+REFUSED = {
+    "ConfigUnreadable": "version = [\n",
+    "ConfigVersionUnknown": "version = 9\n",
+    "PluginDisabled": 'version = 3\ndisabled_plugins = ["cri"]\n',
+    "RuntimeMissing": f'version = 3\n[{RUNTIME}]\ndefault_runtime_name = "kata"\n',
+    "RuntimeUnsupported": f'version = 3\n[{RUNTIME}.runtimes.runc]\nruntime_type = "io.containerd.kata.v2"\n',
+    "HandlerPresent": 'version = 3\n[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nri-restore]\n',
+    "ImportMissing": 'version = 3\nimports = ["nowhere.toml"]\n',
+    "ConfigOutdated": f'version = 3\n[{RUNTIME}.default_runtime]\nruntime_type = "x"\n',
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_is_not_understood_is_refused_and_nothing_written(tree: Tree, reason: str) -> None:
+    tree.file("config.toml", REFUSED[reason])
+    before = tree.contents()
+    with pytest.raises(ConfigureRefused) as refusal:
+        tree.configure(tree.containerd(2, 1))
+    assert refusal.value.reason == reason
+    assert tree.contents() == before
+
+
+def test_imports_of_another_version_are_refused(tree: Tree) -> None:
+    tree.file("config.toml", 'version = 3\nimports = ["old.toml"]\n')
+    tree.file("old.toml", V2)
+    with pytest.raises(ConfigureRefused, match="differ in version"):
+        tree.configure(tree.containerd(2, 1))
+
+
+def test_damaged_record_is_refused(tree: Tree) -> None:
+    tree.place.record.write_text("{}")
+    with pytest.raises(ConfigureRefused, match="is damaged"):
+        tree.unconfigure()
+
+
+def test_option_of_a_command_line() -> None:
+    assert option(["containerd", "-c", "/a"], "--config", "-c") == "/a"
+    assert option(["containerd", "--config=/b"], "--config", "-c") == "/b"
+    assert option(["containerd"], "--config", "-c") is None
