@@ -10,6 +10,7 @@ from kubectl_restore.verbs.build import build
 from kubectl_restore.verbs.check import check
 from kubectl_restore.verbs.checkpoint import checkpoint
 from kubectl_restore.verbs.inspect import inspect
+from kubectl_restore.verbs.manifest import manifest
 
 app = typer.Typer(
     name="kubectl-restore",
@@ -28,6 +29,7 @@ def _root() -> None:
 
 app.command("checkpoint", epilog=EPILOG)(checkpoint)
 app.command("build", epilog=EPILOG)(build)
+app.command("manifest", epilog=EPILOG)(manifest)
 app.command("inspect", epilog=EPILOG)(inspect)
 app.command("check", epilog=EPILOG)(check)
 

@@ -25,7 +25,7 @@ from shared.spec import Capabilities, Mount, Namespace, RuntimeSpec
 from shared.special_files import SpecialFile
 
 _TEMPLATES: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "ReplicationController")
-_DEFAULT: Final = frozenset(
+DEFAULT_CAPABILITIES: Final = frozenset(
     {
         "CAP_AUDIT_WRITE",
         "CAP_CHOWN",
@@ -167,7 +167,7 @@ def _capabilities(security: Mapping[str, Any], uid: int, dumped: RuntimeSpec) ->
 
 def _defaults(dumped: RuntimeSpec) -> frozenset[str]:
     """The runtime's own default set: the dumped container's if it was a part of what is usual, else the usual."""
-    return dumped.capabilities.bounding if dumped.capabilities.bounding < _DEFAULT else _DEFAULT
+    return dumped.capabilities.bounding if dumped.capabilities.bounding < DEFAULT_CAPABILITIES else DEFAULT_CAPABILITIES
 
 
 def _named(names: object) -> frozenset[str]:

@@ -74,7 +74,7 @@ def check(
 
     access = registries(plain_http, tls_verify, ca_file, authfile)
     machine = _machine(node, cluster)
-    manifest = _manifest(filename) if filename else _live_pod(pod, cluster) if pod else None
+    manifest = manifest_of_file(filename) if filename else _live_pod(pod, cluster) if pod else None
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         asked = None if manifest is None else _container(manifest, container, opened.files)
         report = examine(opened, Question(machine, base, asked), access)
@@ -99,7 +99,7 @@ def _live_pod(name: str, cluster: ClusterFlags) -> dict[str, Any]:
     return {"kind": "Pod", **connection.get(path_of("pods", connection.namespace, name))}
 
 
-def _manifest(name: str) -> Any:
+def manifest_of_file(name: str) -> Any:
     """The only document of a YAML or JSON file."""
     import yaml
 

@@ -41,8 +41,8 @@ def check_settings(dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity
             f"{dumped.uid}:{dumped.gid} and a restore cannot change that; set runAsUser: {dumped.uid} and "
             f"runAsGroup: {dumped.gid}, or take a new checkpoint",
         )
-    if _privileged(dumped) != _privileged(live):
-        raise privileged_differs(dumped=_privileged(dumped))
+    if is_privileged(dumped) != is_privileged(live):
+        raise privileged_differs(dumped=is_privileged(dumped))
     if dumped.root_readonly != live.root_readonly:
         raise read_only_root_differs(dumped=dumped.root_readonly)
     kinds = {ns.type for ns in dumped.namespaces} ^ {ns.type for ns in live.namespaces}
@@ -90,6 +90,6 @@ def _yaml(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _privileged(spec: RuntimeSpec) -> bool:
+def is_privileged(spec: RuntimeSpec) -> bool:
     """What the CRI makes of ``privileged: true``: all of /proc visible and the right to change it."""
     return not spec.masked_paths and "CAP_SYS_ADMIN" in spec.capabilities.bounding
