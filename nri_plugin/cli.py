@@ -46,7 +46,7 @@ def configure(
     runtime: Annotated[RuntimeChoice, typer.Argument(help="The container runtime.")] = RuntimeChoice.AUTO,
     wraps: Annotated[str | None, typer.Option("--runtime", help="Runtime to wrap; the default one otherwise.")] = None,
     config: Annotated[Path | None, typer.Option(help="Its main configuration file; found otherwise.")] = None,
-    wrapper: Annotated[Path, typer.Option(help="The installed restore-runc.", show_default=False)] = WRAPPER,
+    wrapper: Annotated[Path | None, typer.Option(help="The installed restore-runc. Default: this program's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
 ) -> None:
@@ -54,7 +54,7 @@ def configure(
     from nri_plugin.node import changes
     from nri_plugin.node import configure as setting
 
-    place = setting.Place(str(wrapper))
+    place = setting.Place(str(wrapper or WRAPPER))
     record = changes.Record.load(place.record)
     wanted = setting.wanted(place, record, setting.find(runtime.value, config), wraps)
     _change(changes.diff(wanted), lambda: changes.apply(record, wanted), dry_run=dry_run, restart=restart)
@@ -78,6 +78,32 @@ def unconfigure(
         changes.forget(record)
 
     _change(changes.diff(wanted), write, dry_run=dry_run, restart=restart)
+
+
+class ReportFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+@node.command()
+def doctor(
+    config: Annotated[Path, typer.Option(help="The daemon's configuration file.")] = DEFAULT_PATH,
+    output: Annotated[ReportFormat, typer.Option("--output", "-o", help="How to print it.")] = ReportFormat.TEXT,
+) -> None:
+    """Says whether this node can restore, and what to do where not; the exit status is 0 (ok), 1 (warn) or 2 (fail)."""
+    from nri_plugin.config import load
+    from nri_plugin.node.doctor import examine, worst
+
+    findings = list(examine(load(config)))
+    if output is ReportFormat.JSON:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
+    else:
+        for each in findings:
+            typer.echo(f"{each.level:<5} {each.check:<13} {each.text}" + (f"; {each.fix}" if each.fix else ""))
+    raise typer.Exit(worst(findings))
 
 
 def _change(difference: str, write: Callable[[], None], *, dry_run: bool, restart: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -53,6 +54,16 @@ def nri_restore(node: Node, *words: str) -> str:
     return node.run(command, env=env, timeout_s=60).stdout
 
 
+def ill(node: Node) -> set[str]:
+    """Checks of the doctor that fail; its exit status says the same."""
+    command = ["/usr/bin/python3", "-m", "nri_plugin.cli", "node", "doctor", "-o", "json"]
+    done = node.run(command, env={"PYTHONPATH": PYTHON_PATH}, timeout_s=90, check=False)
+    found = json.loads(done.stdout)
+    assert done.returncode == max(["ok", "warn", "fail"].index(each["level"]) for each in found), done.stderr
+    assert all(each["fix"] for each in found if each["level"] != "ok")
+    return {each["check"] for each in found if each["level"] == "fail"}
+
+
 def dump(node: Node) -> dict[str, Any]:
     return tomllib.loads(node.sh("containerd config dump 2>/dev/null"))
 
@@ -70,6 +81,7 @@ def test_configure_restore_and_unconfigure(
     before, files = dump(node), etc(node)
     ordinary = kubelet.run_pod(PodSpec("ordinary")).run(ContainerSpec(busybox, command=("sleep", "1000")))
 
+    assert ill(node) >= {"nri", "handler", "daemon"}
     shown = nri_restore(node, "configure", "--wrapper", config.WRAPPER, "--dry-run")
     assert f'+[plugins."{CRI[node.flavour]}".containerd.runtimes.nri-restore]' in shown
     assert etc(node) == files, "a dry run writes nothing"
@@ -87,7 +99,10 @@ def test_configure_restore_and_unconfigure(
     assert nri_restore(node, "configure", "--wrapper", config.WRAPPER) == "nothing to change\n"
     assert "runtime=runc\n" in node.sh("cat /etc/nri-restore/restore-runc.conf")
 
+    # This kernel and these privileges are the test machine's, not the node's.
+    assert "daemon" in ill(node)
     with_daemon(node, KEEPS_NOTHING)
+    assert ill(node) <= {"kernel"}
     image = images.of(own_checkpoint, "layered")
     have(node, image)
     container = resumed(kubelet, own_checkpoint, image, "image", "after-configure")

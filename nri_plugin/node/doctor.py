@@ -1,0 +1,210 @@
+"""``nri-restore node doctor``: what this node needs to restore, one finding a check, each with the fix."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nri_plugin.config import Config
+from nri_plugin.node import containerd, crio
+from nri_plugin.node.changes import read
+from nri_plugin.node.configure import WRAPPER_CONFIG, find
+from nri_plugin.node.toml import Table, merged, parse, table
+from shared.errors import CommandFailed, RestoreError
+from shared.run import run
+
+Level = Literal["ok", "warn", "fail"]
+LEVELS: tuple[Level, ...] = ("ok", "warn", "fail")
+"""In rising order; the exit status is the place of the worst."""
+LOW_DISK_BYTES = 1 << 30
+OLDEST_CRIU = (3, 16)
+"""go-criu ``utils/criu.go``, PodCriuVersion: what containerd and CRI-O ask for."""
+OLDEST_RUNC = (1, 1)
+"""The first runc with the annotation org.criu.config."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+def number(text: str) -> tuple[int, int] | None:
+    """The first version in a program's output."""
+    found = re.search(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def criu() -> Finding:
+    install = "install criu, at least as new as the one that makes the checkpoints"
+    try:
+        version = number(run(["criu", "--version"], timeout_s=20).stdout)
+    except CommandFailed as error:
+        return Finding("criu", "fail", error.sentence, install)
+    if version is None or version < OLDEST_CRIU:
+        return Finding("criu", "fail", f"criu is {version}; {OLDEST_CRIU} is the oldest that can restore", install)
+    return Finding("criu", "ok", f"criu {version[0]}.{version[1]}")
+
+
+def kernel() -> Finding:
+    release = os.uname().release
+    try:
+        checked = run(["criu", "check"], timeout_s=60, check=False)
+    except RestoreError as error:
+        return Finding("kernel", "warn", error.sentence, "criu check tells what the kernel lacks; install criu")
+    if checked.returncode:
+        lacks = (checked.stderr + checked.stdout).strip().splitlines()
+        return Finding("kernel", "fail", f"{release}: {lacks[0] if lacks else 'criu check fails'}", "see `criu check`")
+    return Finding("kernel", "ok", f"{release} has what criu needs")
+
+
+def oci_runtime(conf: Path = WRAPPER_CONFIG) -> Finding:
+    name = "runc"
+    for line in (read(conf) or "").splitlines():
+        if line.startswith("runtime="):
+            name = line.partition("=")[2]
+    try:
+        said = run([name, "--version"], timeout_s=20).stdout
+    except CommandFailed as error:
+        return Finding("oci runtime", "fail", error.sentence, f"install it, or correct runtime= in {conf}")
+    version = number(said)
+    first = said.splitlines()[0] if said else name
+    if not said.startswith("runc"):
+        return Finding("oci runtime", "fail", f"{first} cannot be wrapped yet", f"wrap runc: runtime=runc in {conf}")
+    if version is None or version < OLDEST_RUNC:
+        return Finding("oci runtime", "fail", f"{first} is too old", "install runc 1.1 or later")
+    return Finding("oci runtime", "ok", first)
+
+
+def cgroup(root: Path = Path("/sys/fs/cgroup")) -> Finding:
+    if (root / "cgroup.controllers").exists():
+        return Finding("cgroup", "ok", "v2")
+    if (root / "memory").is_dir() or (root / "pids").is_dir():
+        return Finding("cgroup", "ok", "v1, with v2 beside it" if (root / "unified").is_dir() else "v1")
+    return Finding("cgroup", "fail", f"no cgroup hierarchy is mounted on {root}", "mount cgroup2 there")
+
+
+def lsm(security: Path = Path("/sys/kernel/security/lsm"), enforce: Path = Path("/sys/fs/selinux/enforce")) -> Finding:
+    if (read(enforce) or "0").strip() == "1":
+        return Finding("lsm", "warn", "SELinux enforces", "not run in our tests: try a restore before you rely on it")
+    listed = (read(security) or "").strip()
+    if "apparmor" in listed.split(","):
+        return Finding("lsm", "warn", "AppArmor is on", "not run in our tests: try a restore before you rely on it")
+    return Finding("lsm", "ok", listed or "none")
+
+
+def nri(path: Path) -> Finding:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(path))
+        except OSError as error:
+            fix = "run `nri-restore node configure --restart`, or correct nri.socket in /etc/nri-restore/config.toml"
+            return Finding("nri", "fail", f"{path}: {error.strerror or error}", fix)
+    return Finding("nri", "ok", f"answers on {path}")
+
+
+def handler(runtime: containerd.Containerd | crio.Crio, name: str) -> Finding:
+    """What the files say; the runtime must have been restarted since."""
+    fix = "run `nri-restore node configure --restart`"
+    if isinstance(runtime, crio.Crio):
+        whole: Table = {}
+        for path in [runtime.config, *sorted(runtime.folder.glob("*"))]:
+            whole = merged(whole, parse(read(path) or "", path))
+        wrapper = table(whole, "crio", "runtime", "runtimes", name).get("runtime_path")
+    else:
+        loaded = containerd.load(runtime, read)
+        keys = ("plugins", containerd.CRI[loaded.version], "containerd", "runtimes", name, "options")
+        wrapper = table(loaded.whole, *keys).get("BinaryName")
+    if not wrapper:
+        return Finding("handler", "fail", f"the runtime has no handler {name}", fix)
+    if not os.access(wrapper, os.X_OK):
+        return Finding("handler", "fail", f"{wrapper}, which the handler runs, is no program", fix)
+    return Finding("handler", "ok", f"{name} runs {wrapper}")
+
+
+def daemon(config: Config, table_of_sockets: Path = Path("/proc/net/unix")) -> Finding:
+    start = "start it: systemctl enable --now nri-restore"
+    try:
+        descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Finding("daemon", "fail", "it was never started", start)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return Finding("daemon", "fail", "it does not run", start)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
+    names = {str(config.nri.socket), str(config.nri.socket.resolve())}
+    for line in (read(table_of_sockets) or "").splitlines():
+        words = line.split()
+        # State 03 is SS_CONNECTED (linux/net.h): the runtime's end of a plugin's connection carries the path.
+        if words[-1] in names and words[5] == "03":
+            return Finding("daemon", "ok", "runs, and a plugin is connected to NRI")
+    return Finding("daemon", "fail", "it runs, but nothing is connected to NRI", "see its log; is the runtime up?")
+
+
+def runtime_class(name: str, kubeconfigs: tuple[str, ...] = ("/etc/kubernetes/kubelet.conf",)) -> Finding:
+    apply = f"apply the RuntimeClass {name} (docs/install.md)"
+    kubeconfig = next((each for each in kubeconfigs if Path(each).exists()), None)
+    if kubeconfig is None or shutil.which("kubectl") is None:
+        return Finding("runtimeclass", "warn", "cannot be seen from this node", f"kubectl get runtimeclass {name}")
+    words = ["kubectl", "--kubeconfig", kubeconfig, "get", "runtimeclass", name, "-o", "name"]
+    asked = run(words, timeout_s=30, check=False)
+    if asked.returncode:
+        return Finding("runtimeclass", "warn", asked.stderr.strip()[:200] or "not there", apply)
+    return Finding("runtimeclass", "ok", name)
+
+
+def disk(config: Config) -> Finding:
+    for folder in (config.paths.state, config.paths.logs, config.paths.plans):
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        free = shutil.disk_usage(there).free
+        if free < LOW_DISK_BYTES and folder != config.paths.plans:
+            return Finding("disk", "warn", f"{folder} has {free >> 20} MiB left", "make room: restores write there")
+    return Finding("disk", "ok", "there is room for state and logs")
+
+
+def permissions(config: Config) -> Finding:
+    if os.geteuid() != 0:
+        return Finding("permissions", "fail", "not run as root", "run it as root: restores and most checks need that")
+    plans = config.paths.plans
+    if plans.exists() and plans.stat().st_mode & 0o077:
+        return Finding("permissions", "fail", f"{plans} is open to others", f"chmod 0700 {plans}: it holds memory")
+    return Finding("permissions", "ok", "root; plans are closed to others")
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Every check; one that cannot be made is a failure of its own."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "permissions": lambda: permissions(config),
+        "kernel": kernel,
+        "criu": criu,
+        "oci runtime": oci_runtime,
+        "cgroup": cgroup,
+        "lsm": lsm,
+        "nri": lambda: nri(config.nri.socket),
+        "handler": lambda: handler(find("auto", None), config.runtime.handler),
+        "daemon": lambda: daemon(config),
+        "runtimeclass": lambda: runtime_class(config.runtime.handler),
+        "disk": lambda: disk(config),
+    }
+    for name, check in checks.items():
+        try:
+            yield check()
+        except (RestoreError, OSError) as error:
+            yield Finding(name, "fail", str(error), "see the sentence")
+
+
+def worst(findings: list[Finding]) -> int:
+    return max(LEVELS.index(each.level) for each in findings)
