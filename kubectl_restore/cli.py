@@ -11,6 +11,8 @@ from kubectl_restore.verbs.check import check
 from kubectl_restore.verbs.checkpoint import checkpoint
 from kubectl_restore.verbs.inspect import inspect
 from kubectl_restore.verbs.manifest import manifest
+from kubectl_restore.verbs.run import run
+from kubectl_restore.verbs.status import status
 
 app = typer.Typer(
     name="kubectl-restore",
@@ -30,6 +32,8 @@ def _root() -> None:
 app.command("checkpoint", epilog=EPILOG)(checkpoint)
 app.command("build", epilog=EPILOG)(build)
 app.command("manifest", epilog=EPILOG)(manifest)
+app.command("run", epilog=EPILOG)(run)
+app.command("status", epilog=EPILOG)(status)
 app.command("inspect", epilog=EPILOG)(inspect)
 app.command("check", epilog=EPILOG)(check)
 

@@ -93,7 +93,7 @@ def build(
     The archive is read once: hashed, and pushed or written, at the same time; nothing is unpacked.
     """
     started = time.monotonic()
-    reference = _reference(tag)
+    reference = reference_of(tag)
     if [push, oci_layout is not None, oci_archive is not None].count(True) != 1:
         raise typer.BadParameter("say where the image goes: one of --push, --oci-layout DIR, --oci-archive FILE")
 
@@ -127,7 +127,7 @@ def build(
         )
         checkpoint = files.enter_context(opened(source_name(source), fetching))
         order = Order(checkpoint.path, None if image_format is None else image_format.value, base, to_disk=not push)
-        destination = partial(_destination, reference, oci_layout, oci_archive, target, bars)
+        destination = partial(destination_of, reference, oci_layout, oci_archive, target, bars)
         built = build_image(order, access, destination, _warn)
     seconds = time.monotonic() - started
     place = next(
@@ -136,7 +136,7 @@ def build(
     _report(reference, built, place, seconds, output, quiet=quiet)
 
 
-def _reference(tag: str) -> Reference:
+def reference_of(tag: str) -> Reference:
     from shared.errors import RestoreError
     from shared.oci import parse_reference
 
@@ -149,7 +149,7 @@ def _reference(tag: str) -> Reference:
     return reference
 
 
-def _destination(
+def destination_of(
     reference: Reference,
     oci_layout: Path | None,
     oci_archive: Path | None,
