@@ -32,6 +32,7 @@ from shared.errors import Refused, RestoreError, Unavailable
 log = logging.getLogger(__name__)
 
 LINE_LIMIT_BYTES = 8 << 20
+TICK_S = 0.02
 RESTART_DELAY_S = 0.2
 MAX_RESTART_DELAY_S = 10.0
 """A worker that dies again and again is started less and less often; one that lived longer than this is not that."""
@@ -45,6 +46,8 @@ class WorkerProcess:
         self.answers: dict[str, asyncio.Future[RestoreError | None]] = {}
         self.writer: asyncio.StreamWriter | None = None
         self.process: asyncio.subprocess.Process | None = None
+        self.started_at = 0.0
+        """When the worker was started, as a Unix time: plans made later are its jobs, read already or not."""
         self.reconciles = False
         """Whether a new worker begins by looking for what was missed: once the runtime has been there."""
 
@@ -52,6 +55,8 @@ class WorkerProcess:
         delay_s = RESTART_DELAY_S
         while True:
             began = time.monotonic()
+            # Files are stamped with the kernel's last tick, which is a little earlier (current_time, fs/inode.c).
+            self.started_at = time.time() - TICK_S
             ours, theirs = socket.socketpair()
             with theirs:
                 self.process = await asyncio.create_subprocess_exec(
@@ -65,7 +70,7 @@ class WorkerProcess:
                 )
             reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
             if self.reconciles:
-                self.send({"job": "reconcile"})
+                self.reconcile()
             try:
                 while line := await reader.readline():
                     self._answered(line)
@@ -112,6 +117,10 @@ class WorkerProcess:
             return
         self.writer.write(json.dumps(job).encode() + b"\n")
 
+    def reconcile(self) -> None:
+        """Has the worker look for what was missed."""
+        self.send({"job": "reconcile", "since": self.started_at})
+
     async def prepare(self, request: dict[str, Any], container_id: str, timeout_s: float) -> RestoreError | None:
         """The verdict of the quick checks; None also when they take longer than ``timeout_s``."""
         if self.writer is None:
@@ -157,7 +166,7 @@ class RestoreHandler:
 
     async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
         self.worker.reconciles = True
-        self.worker.send({"job": "reconcile"})
+        self.worker.reconcile()
 
     async def stop_container(self, pod: PodSandbox, container: Container) -> None:
         if self.owns(pod, container):

@@ -1,8 +1,8 @@
 """The worker process: everything that takes time, so that the session process never does.
 
 Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "request": {...}}``, ``stop``, ``remove``
-(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile``. One answer out per prepare: ``{"container_id", "reason",
-"sentence"}``, reason null to go on. It ends when the session closes its side.
+(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``). One answer out per prepare:
+``{"container_id", "reason", "sentence"}``, reason null to go on. It ends when the session closes its side.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class Worker:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="job")
         self.guard = threading.Lock()
         self.preparing: dict[str, tuple[RestoreRequest, threading.Event, Future[None]]] = {}
-        self.started_at = time.time()
 
     def handle(self, job: dict[str, Any]) -> None:
         """Starts one job; returns at once."""
@@ -67,7 +66,7 @@ class Worker:
             self.cancel_pod(job["pod_id"])
             self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
         elif kind == "reconcile":
-            self.pool.submit(self.logged, self.reconcile)
+            self.pool.submit(self.logged, self.reconcile, job["since"])
         else:
             log.error("unknown job %r", kind)
 
@@ -164,8 +163,11 @@ class Worker:
         if (future := self.cancel(container_id)) is not None:
             wait([future])
 
-    def reconcile(self) -> None:
-        """Makes up for events that were missed: after every (re)connection, and when a worker begins."""
+    def reconcile(self, since: float) -> None:
+        """Makes up for events that were missed: after every (re)connection, and when a worker begins.
+
+        Plans made before ``since``, when this worker was started, are not its own; later ones are, read already or not.
+        """
         plans = plans_in(self.config.paths.plans)
         # After the plans: a container whose plan was seen has its record by now, unless it is just being created.
         existing = self.node.containerd.container_ids()
@@ -175,8 +177,8 @@ class Worker:
                 if plan.container_id in self.preparing:
                     continue
             if plan.container_id in existing:
-                self.logged(self.catch_up, plan)
-            elif plan.made_at < max(self.started_at, time.time() - ORPHAN_AGE_S):
+                self.logged(self.catch_up, plan, since)
+            elif plan.made_at < max(since, time.time() - ORPHAN_AGE_S):
                 self.logged(self.remove, plan.container_id)
             else:
                 undecided = True
@@ -184,13 +186,13 @@ class Worker:
             self.logged(self.node.release, digest)
         self.cache.prune(self.node.views.held, self.node.image_lock)
         if undecided:
-            again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile"}])
+            again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile", "since": since}])
             again.daemon = True
             again.start()
 
-    def catch_up(self, plan: Plan) -> None:
+    def catch_up(self, plan: Plan, since: float) -> None:
         """What was missed about a container that exists."""
-        if plan.status is None and plan.made_at < self.started_at:
+        if plan.status is None and plan.made_at < since:
             plan.refuse(Unavailable("PreparationLost", "the daemon ended while it prepared this container"))
         cleanup.undo_if_interrupted(plan)
         if plan.has("failed") or (plan.has("restored") and not plan.runs):

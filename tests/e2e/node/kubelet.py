@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,8 +226,9 @@ class Pod:
         self.node.run(["rm", "-rf", self.spec.folder, self.spec.log_directory])
         for root in cgroups.folders(self.node.name):
             group = root / self.spec.cgroup.lstrip("/")
+            _rmdir_soon(group)
             # The runtime makes the parents of a container's cgroup and leaves them.
-            while group != root and group.exists() and _rmdir(group):
+            while group != root and (not group.exists() or _rmdir(group)):
                 group = group.parent
 
 
@@ -268,6 +270,13 @@ def _unless_gone(call: Callable[[], None]) -> None:
     except CriError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
+
+
+def _rmdir_soon(group: Path, limit_s: float = 3) -> None:
+    """Tried again, as the kubelet does: the pod's last processes may still be dying."""
+    deadline = time.monotonic() + limit_s
+    while group.exists() and not _rmdir(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _rmdir(folder: Path) -> bool:

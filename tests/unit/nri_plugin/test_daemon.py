@@ -194,6 +194,8 @@ def test_new_worker_begins_with_what_was_missed_once_the_runtime_was_there(fake:
 
     with_worker(fake, test)
     assert [job["job"] for job in fake.jobs] == ["prepare", *(["reconcile"] if synchronized else []), "prepare"]
+    # Of its own start, so that no plan made since then is taken for one left behind.
+    assert [job["since"] for job in fake.jobs if job["job"] == "reconcile"] == [fake.process.started_at] * synchronized
 
 
 def test_worker_that_dies_again_and_again_is_started_less_and_less_often(
@@ -252,6 +254,9 @@ class Asked:
 
     def send(self, job: dict[str, Any]) -> None:
         self.sent.append(job)
+
+    def reconcile(self) -> None:
+        self.sent.append({"job": "reconcile"})
 
 
 OURS = PodSandbox(id="p1", name="web", namespace="default", runtime_handler=HANDLER)

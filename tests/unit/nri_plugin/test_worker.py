@@ -234,6 +234,12 @@ def test_unknown_job_is_passed_over(worker: Worker, caplog: pytest.LogCaptureFix
 # ---- reconciling ----
 
 
+@pytest.fixture
+def since() -> float:
+    """When the worker was started: before the test makes its plans, though it may read of them only later."""
+    return time.time() - 1
+
+
 def older(plan: Plan, seconds: float) -> Plan:
     before = time.time() - seconds
     os.utime(plan.path / "request", (before, before))
@@ -241,7 +247,7 @@ def older(plan: Plan, seconds: float) -> Plan:
 
 
 def test_plan_without_a_container_goes_once_it_cannot_be_one_just_being_created(
-    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch, since: float
 ) -> None:
     timers: list[tuple[float, list[Any]]] = []
 
@@ -253,14 +259,14 @@ def test_plan_without_a_container_goes_once_it_cannot_be_one_just_being_created(
     old, young, living = older(planned("a"), 3600), planned("b"), older(planned("c"), 3600)
     living.write("status", "ok\n")
     existing.ids.add("c" * 64)
-    worker.reconcile()
+    worker.reconcile(since)
     assert not old.path.exists()
     assert young.path.exists()
     assert living.path.exists()
     # The young one is looked at again.
-    assert timers == [(ORPHAN_AGE_S, [{"job": "reconcile"}])]
+    assert timers == [(ORPHAN_AGE_S, [{"job": "reconcile", "since": since}])]
     older(young, ORPHAN_AGE_S + 1)
-    worker.reconcile()
+    worker.reconcile(since)
     assert not young.path.exists()
     assert len(timers) == 1
 
@@ -269,38 +275,37 @@ def test_plan_of_an_earlier_daemon_without_a_container_goes_at_once(
     worker: Worker, planned: Callable[..., Plan]
 ) -> None:
     plan = planned("a")
-    worker.started_at = time.time() + 1
-    worker.reconcile()
+    worker.reconcile(time.time() + 1)
     assert not plan.path.exists()
 
 
 def test_plan_that_was_never_written_whole_goes_unless_it_is_just_being_written(
-    worker: Worker, planned: Callable[..., Plan]
+    worker: Worker, planned: Callable[..., Plan], since: float
 ) -> None:
     plan = planned("a")
     plan.drop("request")
-    worker.reconcile()
+    worker.reconcile(since)
     assert plan.path.exists()
     os.utime(plan.path, (1, 1))
-    worker.reconcile()
+    worker.reconcile(since)
     assert not plan.path.exists()
 
 
 def test_preparation_that_died_with_an_earlier_worker_is_refused_so_that_nobody_waits(
-    worker: Worker, planned: Callable[..., Plan], existing: Existing
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, since: float
 ) -> None:
     lost, own = older(planned("a"), 3600), planned("b")
     existing.ids |= {"a" * 64, "b" * 64}
-    worker.reconcile()
+    worker.reconcile(since)
     assert (lost.status or "").startswith("refused PreparationLost: ")
     assert own.status is None
 
 
 def test_preparation_under_way_is_left_alone(
-    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations
+    worker: Worker, prepare: Callable[..., Plan], preparations: Preparations, since: float
 ) -> None:
     plan = older(prepare("a"), 3600)
-    worker.reconcile()
+    worker.reconcile(since)
     assert plan.path.exists()
     assert plan.status is None
     preparations.finish("a")
@@ -308,7 +313,7 @@ def test_preparation_under_way_is_left_alone(
 
 
 def test_view_is_let_go_when_the_process_ended_meanwhile_and_kept_while_it_runs_or_is_to_run(
-    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, planned: Callable[..., Plan], existing: Existing, monkeypatch: pytest.MonkeyPatch, since: float
 ) -> None:
     let_go: list[str] = []
     monkeypatch.setattr(nri_plugin.worker, "let_go", lambda node, plan: let_go.append(plan.container_id[0]))
@@ -324,7 +329,7 @@ def test_view_is_let_go_when_the_process_ended_meanwhile_and_kept_while_it_runs_
         for name, text in {"status": "ok\n", **files}.items():
             plan.write(name, text)
         existing.ids.add(letter * 64)
-    worker.reconcile()
+    worker.reconcile(since)
     assert sorted(let_go) == ["a", "d"]
 
 
@@ -333,13 +338,17 @@ def test_runtime_that_is_away_costs_nothing(
 ) -> None:
     plan = older(planned("a"), 3600)
     existing.away = True
-    worker.handle({"job": "reconcile"})
+    worker.handle({"job": "reconcile", "since": since})
     eventually(lambda: "RuntimeAway" in caplog.text)
     assert plan.path.exists()
 
 
 def test_one_plan_that_cannot_be_cleaned_up_does_not_keep_the_others(
-    worker: Worker, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker: Worker,
+    planned: Callable[..., Plan],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    since: float,
 ) -> None:
     plans = [older(planned(letter), 3600) for letter in "abc"]
     remove = worker.remove
@@ -351,7 +360,7 @@ def test_one_plan_that_cannot_be_cleaned_up_does_not_keep_the_others(
 
     monkeypatch.setattr(worker, "remove", fails_for_b)
     monkeypatch.setattr(Worker, "remove", fails_for_b, raising=False)
-    worker.reconcile()
+    worker.reconcile(since)
     assert [plan.path.exists() for plan in plans] == [False, True, False]
 
 
