@@ -48,8 +48,10 @@ docs: setup ## rewrite what docs/ takes from the commands
 protos: setup ## compile the .proto files
 	@$(BIN)/python tools/protos.py
 
-package: setup ## build sdist and wheel into dist/
+package: setup ## build sdist, wheel, deb and rpm into dist/
+	@command -v rpmbuild strip dpkg-deb >/dev/null || { echo "package: apt-get install rpm binutils dpkg" >&2; exit 1; }
 	@$(BIN)/python -m build --quiet --outdir dist
+	@$(BIN)/python -m tools.package
 
 clean: ## remove .venv, build output, test nodes and their cache
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.e2e.node.sweep --all

@@ -1,0 +1,241 @@
+"""Builds deb and rpm of both programs from one staged tree each, into dist/.
+
+Dependencies are vendored from wheels below /usr/lib/NAME/site-packages, for every Python version that we support: what
+differs between versions is extension modules, and their file names say for which they are. Nothing is downloaded at
+installation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+
+from shared.run import run
+from tools.man import page
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_OLDEST_GLIBC, _NEWEST_GLIBC = 17, 41
+MAINTAINER = "nri-restore maintainers <nri-restore@localhost.localdomain>"
+
+
+@dataclass(frozen=True)
+class Package:
+    name: str
+    modules: tuple[str, ...]
+    without: frozenset[str]
+    """Dependencies of the project that this program does not use."""
+    programs: dict[str, str]
+    """Path of each program, and the module it runs."""
+    manual: tuple[str, int]
+    summary: str
+    depends: str
+    recommends: str
+
+
+PACKAGES = (
+    Package(
+        "nri-restore", ("shared", "nri_plugin"), frozenset({"kubernetes", "PyYAML", "websocket-client", "urllib3"}),
+        {"usr/bin/nri-restore": "nri_plugin.cli"}, ("nri-restore", 8), "restores checkpointed containers on this node",
+        "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
+    ),
+    Package(
+        "kubectl-restore", ("shared", "kubectl_restore"), frozenset({"grpcio", "tomlkit"}),
+        {
+            "usr/bin/kubectl-restore": "kubectl_restore.cli",
+            "usr/bin/kubectl_complete-restore": "kubectl_restore.completion",
+        },
+        ("kubectl restore", 1), "packages container checkpoints as images and restores them in a cluster",
+        "python3 (>= 3.11), python3 (<< 3.15), libc6", "kubectl",
+    ),
+)  # fmt: skip
+
+
+def project() -> dict[str, list[str]]:
+    document: dict[str, dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return document["project"]
+
+
+def vendor(package: Package, machine: str, place: Path) -> None:
+    """Installs the wheels of every Python version over each other."""
+    place.mkdir(parents=True)
+    wanted = [each for each in project()["dependencies"] if re.split(r"[^A-Za-z0-9_-]", each)[0] not in package.without]
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
+    platforms = [word for tag in (*tags, f"manylinux2014_{machine}") for word in ("--platform", tag)]
+    for version in PYTHONS:
+        with tempfile.TemporaryDirectory() as folder:
+            run(
+                [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+                 "--only-binary=:all:", "--target", folder, "--python-version", version, *platforms, *wanted],
+                timeout_s=600,
+            )  # fmt: skip
+            shutil.copytree(folder, place, dirs_exist_ok=True)
+    for each in ("bin", "share"):
+        shutil.rmtree(place / each, ignore_errors=True)
+    for pattern in ("*/tests", "*/test"):
+        for tests in place.glob(pattern):
+            shutil.rmtree(tests)
+    own = shutil.ignore_patterns("__pycache__", "*.pyi", "*.proto")
+    for module in package.modules:
+        shutil.copytree(ROOT / module, place / module, ignore=own)
+    record = place / f"nri_restore-{project()['version']}.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nri-restore\nVersion: {project()['version']}\n")
+    libraries = [each for each in place.rglob("*") if each.is_file() and ".so" in each.suffixes]
+    if machine == platform.machine():
+        run(["strip", "--strip-unneeded", *libraries], timeout_s=120)
+    for each in place.rglob("*"):
+        script = each.parent.name == "runtime" and each.is_file() and each.read_bytes()[:2] == b"#!"
+        each.chmod(0o755 if each.is_dir() or script else 0o644)
+
+
+def stage(package: Package, machine: str, tree: Path) -> None:
+    """Every file of the package, at its place."""
+    home = f"/usr/lib/{package.name}/site-packages"
+    vendor(package, machine, tree / home.lstrip("/"))
+
+    def put(path: str, text: str | bytes, mode: int = 0o644) -> None:
+        file = tree / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        file.chmod(mode)
+
+    for path, module in package.programs.items():
+        # Not isolated (-I): the daemon's own processes inherit where the modules are.
+        environment = f"PYTHONPATH={home} PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1"
+        program = f"import sys; sys.argv[0] = '{Path(path).name}'; from {module} import main; main()"
+        put(path, f'#!/bin/sh\n{environment} exec /usr/bin/python3 -c "{program}" "$@"\n', 0o755)
+    words, section = package.manual
+    manual = page(words, section, package.summary, str(project()["version"])).encode()
+    put(f"usr/share/man/man{section}/{package.name}.{section}.gz", gzip.compress(manual, 9, mtime=0))
+    put(f"usr/share/doc/{package.name}/copyright", (ROOT / "packaging/copyright").read_text())
+    entry = f"{package.name} ({project()['version']}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n"
+    changelog = f"{entry} -- {MAINTAINER}  {formatdate(0)}\n".encode()
+    put(f"usr/share/doc/{package.name}/changelog.gz", gzip.compress(changelog, 9, mtime=0))
+    put(f"usr/share/lintian/overrides/{package.name}", (ROOT / "packaging/deb/overrides").read_text())
+    if package.name == "nri-restore":
+        systemd = ROOT / "packaging/systemd"
+        put("usr/lib/systemd/system/nri-restore.service", (systemd / "nri-restore.service").read_text())
+        put("usr/lib/tmpfiles.d/nri-restore.conf", (systemd / "nri-restore.tmpfiles").read_text())
+        put("etc/nri-restore/config.toml", (ROOT / "packaging/config.toml").read_text())
+    for each in (tree, *tree.rglob("*")):
+        if each.is_dir():
+            each.chmod(0o755)
+
+
+def deb(package: Package, architecture: str, tree: Path, out: Path) -> Path:
+    control = tree / "DEBIAN"
+    control.mkdir()
+    size = sum(each.stat().st_size for each in tree.rglob("*") if each.is_file()) >> 10
+    fields = {
+        "Package": package.name, "Version": project()["version"], "Architecture": architecture,
+        "Maintainer": MAINTAINER, "Installed-Size": size, "Section": "admin", "Priority": "optional",
+        "Depends": package.depends, "Recommends": package.recommends,
+        "Description": f"{package.summary}\n An unmodified container runtime resumes checkpointed containers,\n"
+        " processes and memory included. Python dependencies are below /usr/lib\n and used by nothing else.",
+    }  # fmt: skip
+    (control / "control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    for script in ("postinst", "prerm", "postrm"):
+        source = ROOT / "packaging/deb" / f"{package.name}.{script}"
+        if source.exists():
+            shutil.copyfile(source, control / script)
+            (control / script).chmod(0o755)
+    if (tree / "etc").exists():
+        (control / "conffiles").write_text(
+            "".join(f"/{each.relative_to(tree)}\n" for each in sorted((tree / "etc").rglob("*")) if each.is_file())
+        )
+    listed = "".join(
+        f"{hashlib.md5((tree / each).read_bytes(), usedforsecurity=False).hexdigest()}  {each}\n"
+        for each in files(tree)
+        if each.parts[0] not in {"DEBIAN", "etc"}
+    )
+    (control / "md5sums").write_text(listed)
+    place = out / f"{package.name}_{project()['version']}_{architecture}.deb"
+    run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, place], timeout_s=600)
+    shutil.rmtree(control)
+    return place
+
+
+def rpm(package: Package, machine: str, tree: Path, out: Path) -> Path:
+    """The same tree; scriptlets are the deb's, called with the words that fit."""
+    shutil.rmtree(tree / "usr/share/lintian")
+    scripts = {}
+    for name, condition in (
+        ("postinst", 'configure "$([ "$1" = 1 ] || echo old)"'),
+        ("prerm", "$([ $1 = 0 ] && echo remove || echo upgrade)"),
+    ):
+        text = (ROOT / "packaging/deb" / f"{package.name}.{name}").read_text()
+        scripts[name] = f"set -- {condition}\n{text}"
+    spec = f"""\
+%global __os_install_post %{{nil}}
+%global debug_package %{{nil}}
+%global _build_id_links none
+Name: {package.name}
+Version: {project()["version"]}
+Release: 1
+Summary: {package.summary}
+License: Apache-2.0
+AutoReqProv: no
+Requires: python3 >= 3.11, python3 < 3.15, util-linux
+%description
+{package.summary}. Python dependencies are below /usr/lib and used by nothing else.
+%install
+mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/
+%post
+{scripts["postinst"]}
+%preun
+{scripts["prerm"]}
+%files
+{chr(10).join(f"{'%config(noreplace) ' if each.parts[0] == 'etc' else ''}/{each}" for each in files(tree))}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "spec").write_text(spec)
+        run(
+            ["rpmbuild", "-bb", "--target", machine, "--buildroot", f"{folder}/root", "--define", f"_topdir {folder}",
+             "--define", f"_rpmdir {out}", "--define", "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+             "--define", "_binary_payload w6.xzdio", f"{folder}/spec"],
+            timeout_s=600,
+        )  # fmt: skip
+    return out / f"{package.name}-{project()['version']}-1.{machine}.rpm"
+
+
+def files(tree: Path) -> list[Path]:
+    own = [each for each in sorted(tree.rglob("*")) if each.is_file()]
+    return [each.relative_to(tree) for each in own]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", choices=sorted(MACHINES), action="append", help="default: this machine's")
+    parser.add_argument("--format", choices=["deb", "rpm"], action="append", help="default: both")
+    parser.add_argument("--package", choices=[each.name for each in PACKAGES], action="append", help="default: both")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    given = parser.parse_args()
+    here = next(name for name, machine in MACHINES.items() if machine == platform.machine())
+    given.out.mkdir(parents=True, exist_ok=True)
+    for architecture in given.architecture or [here]:
+        for package in PACKAGES:
+            if package.name not in (given.package or [package.name]):
+                continue
+            with tempfile.TemporaryDirectory(prefix="nri-restore-package-") as folder:
+                tree = Path(folder) / "tree"
+                stage(package, MACHINES[architecture], tree)
+                for form in given.format or ["deb", "rpm"]:
+                    made = deb(package, architecture, tree, given.out) if form == "deb" else rpm(
+                        package, MACHINES[architecture], tree, given.out)  # fmt: skip
+                    print(f"{made} ({made.stat().st_size / 1e6:.1f} MB)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
