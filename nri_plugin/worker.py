@@ -49,6 +49,8 @@ class Worker:
         self.send = send
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="job")
         self.guard = threading.Lock()
+        self.deleting = threading.Lock()
+        """A pod's stop and a container's removal come at once, and a file written into a plan keeps it from going."""
         self.preparing: dict[str, tuple[RestoreRequest, threading.Event, Future[None]]] = {}
 
     def handle(self, job: dict[str, Any]) -> None:
@@ -140,9 +142,10 @@ class Worker:
     def stop_pod(self, pod_id: str) -> None:
         """Whatever waits for a preparation in this pod, or is being restored, must not run any more."""
         for plan in plans_in(self.config.paths.plans):
-            request = plan.request()
-            if request is not None and request.pod_id == pod_id and not plan.has("restored"):
-                plan.write("cancelled", "")
+            with self.deleting:
+                request = plan.request()
+                if request is not None and request.pod_id == pod_id and not plan.has("restored"):
+                    plan.write("cancelled", "")
 
     def stop(self, container_id: str) -> None:
         """The process has ended: its view can go; the plan stays until the container is removed."""
@@ -155,7 +158,8 @@ class Worker:
         plan = Plan(self.config.paths.plans, container_id)
         cleanup.undo_if_interrupted(plan, wait_s=UNDO_WAIT_S)
         let_go(self.node, plan)
-        cleanup.delete(plan)
+        with self.deleting:
+            cleanup.delete(plan)
         self.cache.prune(self.node.views.held, self.node.image_lock)
 
     def settle(self, container_id: str) -> None:

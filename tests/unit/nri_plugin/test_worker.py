@@ -226,6 +226,18 @@ def test_stopped_pod_cancels_its_own_preparations_and_marks_what_is_not_restored
     eventually(lambda: not worker.preparing)
 
 
+def test_stop_of_a_pod_and_removal_of_its_containers_at_once_leave_nothing(
+    worker: Worker, planned: Callable[..., Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(10):
+        plans = [planned(letter, pod_id="one") for letter in "abcdefgh"]
+        for plan in plans:
+            worker.handle({"job": "stop_pod", "pod_id": "one"})
+            worker.handle({"job": "remove", "container_id": plan.container_id})
+        eventually(lambda plans=plans: not any(plan.path.exists() for plan in plans))  # type: ignore[misc]
+    assert "failed" not in caplog.text
+
+
 def test_unknown_job_is_passed_over(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     worker.handle({"job": "dance"})
     assert "unknown job 'dance'" in caplog.text
