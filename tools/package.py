@@ -177,6 +177,10 @@ def rpm(package: Package, machine: str, tree: Path, out: Path) -> Path:
     ):
         text = (ROOT / "packaging/deb" / f"{package.name}.{name}").read_text()
         scripts[name] = f"set -- {condition}\n{text}"
+    home = Path("usr/lib", package.name)
+    own = [each for each in files(tree) if home not in each.parents]
+    listed = [f"/{home}", *(f"{'%config(noreplace) ' if each.parts[0] == 'etc' else ''}/{each}" for each in own)]
+    listed += [f"%dir /{each.relative_to(tree)}" for each in tree.glob("etc/*")]
     spec = f"""\
 %global __os_install_post %{{nil}}
 %global debug_package %{{nil}}
@@ -197,7 +201,7 @@ mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/
 %preun
 {scripts["prerm"]}
 %files
-{chr(10).join(f"{'%config(noreplace) ' if each.parts[0] == 'etc' else ''}/{each}" for each in files(tree))}
+{chr(10).join(listed)}
 """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "spec").write_text(spec)
