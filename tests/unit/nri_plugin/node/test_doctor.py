@@ -46,12 +46,25 @@ def test_criu(program: Callable[[str, str], None], script: str, level: str) -> N
     assert doctor.criu().level == level
 
 
-@pytest.mark.parametrize(("script", "level"), [("exit 0", "ok"), ("echo no userfaultfd >&2; exit 1", "fail")])
+TUN = "echo 'Error (criu/tun.c:85): tun: Unable to create tun' >&2; "
+UFFD = "echo 'Error (criu/uffd.c:1): no userfaultfd' >&2; "
+
+
+@pytest.mark.parametrize(
+    ("script", "level"),
+    [
+        ("exit 0", "ok"),
+        (f"{UFFD}exit 1", "fail"),
+        (f"{TUN}exit 1", "warn"),
+        (f"{TUN}{UFFD}exit 1", "fail"),
+        ("exit 1", "fail"),
+    ],
+)
 def test_kernel(program: Callable[[str, str], None], script: str, level: str) -> None:
     program("criu", script)
     found = doctor.kernel()
     assert found.level == level
-    assert ("no userfaultfd" in found.text) == (level == "fail")
+    assert ("no userfaultfd" in found.text) == ("uffd" in script)
 
 
 @pytest.mark.parametrize(
