@@ -23,9 +23,3 @@ def credential_refusals(dump: Dump, dumped: RuntimeSpec, live: RuntimeSpec, iden
         confinement_refusals(dump, live),
         limit_refusals(dump, live),
     )
-
-
-def check_credentials(dump: Dump, dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity) -> None:
-    """Raises the first of ``credential_refusals``."""
-    for refused in credential_refusals(dump, dumped, live, identity):
-        raise refused

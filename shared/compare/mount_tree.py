@@ -26,12 +26,6 @@ _HARMLESS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgr
 """What a container with CAP_SYS_ADMIN may mount by itself and that shows nothing of the node's disks."""
 
 
-def check_mount_tree(dump: Dump, live: RuntimeSpec) -> None:
-    """Raises the first of ``mount_tree_refusals``."""
-    for refused in mount_tree_refusals(dump, live):
-        raise refused
-
-
 def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """ReadOnlyRootDiffers and MountTreeDiffers; each names the mount."""
     mounts = {where(mount.destination): mount for mount in live.mounts}
