@@ -58,7 +58,9 @@ def difference(before: Object, after: Object, comments: Comments) -> Object:
     patch: Object = {}
     for key in [*after, *(key for key in before if key not in after)]:
         if key not in after:
-            # Null removes. What own_part left out was the server's own, and never in a template.
+            # Null removes. What own_part left out was the server's own: in a template only creationTimestamp: null.
+            if before[key] is None:
+                continue
             patch[key] = None
         elif isinstance(before.get(key), dict) and isinstance(after[key], dict):
             if inner := difference(before[key], after[key], comments):

@@ -242,6 +242,6 @@ def test_patch_of_a_deployment_and_new_job() -> None:
 def test_merge_patch_removes_with_null() -> None:
     from kubectl_restore.manifest.commented import Comments
 
-    before = {"a": 1, "b": {"c": 1, "d": 2}, "e": [1], "same": {}}
+    before = {"a": 1, "b": {"c": 1, "d": 2}, "e": [1], "same": {}, "creationTimestamp": None}
     after = {"b": {"c": 2}, "e": [2], "same": {}}
     assert difference(before, after, Comments()) == {"b": {"c": 2, "d": None}, "e": [2], "a": None}
