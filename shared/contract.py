@@ -20,8 +20,7 @@ POD_TCP: Final = "nri-restore/tcp"
 POD_CRIU: Final = "nri-restore/criu"
 
 NODE_FACTS: Final = "nri-restore/node-facts"
-"""Annotation of a Node: JSON with ``criu`` (version, empty: none), ``cgroup`` (1 or 2), ``cpu``, ``cpuFlags``; each
-optional."""
+"""Annotation of a Node: what shared/node_facts.py gathers, as JSON; docs/check.md has its fields."""
 
 ImageFormat = Literal["archive", "layered"]
 

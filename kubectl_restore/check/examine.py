@@ -9,7 +9,7 @@ from kubectl_restore.check.contents import check_contents
 from kubectl_restore.check.cpu import CpuNeeds, dump_needs, level_needs
 from kubectl_restore.check.files import compare_files, expected_files, volumes
 from kubectl_restore.check.findings import Finding, Report, finding, report_of
-from kubectl_restore.check.machine import GO_ARCHITECTURES, Machine
+from kubectl_restore.check.machine import GO_ARCHITECTURES
 from kubectl_restore.check.platform import check_cpu, check_platform
 from kubectl_restore.check.pod import PodContainer, check_pod
 from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up, special_in_diff
@@ -22,6 +22,7 @@ from shared.criu.images import ImageDirectory
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.metadata import Checkpoint, read_checkpoint
+from shared.node_facts import NodeFacts
 
 NO_BASE = "none"
 """``--base none``: the files are not compared."""
@@ -31,7 +32,7 @@ NO_BASE = "none"
 class Question:
     """What is asked about a checkpoint."""
 
-    machine: Machine
+    machine: NodeFacts
     base: str | None
     """As for ``build``, or NO_BASE; None: what the checkpoint recorded."""
     pod: PodContainer | None

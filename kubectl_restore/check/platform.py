@@ -8,10 +8,10 @@ from typing import Final
 
 from kubectl_restore.check.cpu import CpuNeeds
 from kubectl_restore.check.findings import Finding, finding, listed
-from kubectl_restore.check.machine import Machine
 from kubectl_restore.inspect.gather import cgroup_version
 from shared.criu.dump import Dump
 from shared.criu.dump_host import DumpHost
+from shared.node_facts import NodeFacts
 
 _FEATURES: Final = {
     "time": ((5, 6), "time namespaces"),
@@ -21,7 +21,7 @@ _FEATURES: Final = {
 """What a dump may hold, and the first kernel that has it (time_namespaces(7), pidfd_open(2), memfd_create(2))."""
 
 
-def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine: Machine) -> Iterator[Finding]:
+def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine: NodeFacts) -> Iterator[Finding]:
     if machine.os != "linux":
         yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
         return
@@ -31,7 +31,7 @@ def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine
     yield _criu(criu_version, machine)
 
 
-def check_cpu(needs: CpuNeeds, host: DumpHost, machine: Machine) -> Finding:
+def check_cpu(needs: CpuNeeds, host: DumpHost, machine: NodeFacts) -> Finding:
     """``needs``: of the dump and, where they could be read, of its programs."""
     judged = machine.cpu_judged
     asked = needs.flags if judged is None else needs.flags & judged
@@ -57,7 +57,7 @@ def check_cpu(needs: CpuNeeds, host: DumpHost, machine: Machine) -> Finding:
     return finding("CpuSuffices", "processor", f"{machine.name} has all that the processes need of the processor")
 
 
-def _architecture(dump: Dump, machine: Machine) -> Finding:
+def _architecture(dump: Dump, machine: NodeFacts) -> Finding:
     dumped = dump.root.machine
     if machine.architecture is None:
         return finding("ArchitectureUnknown", "machine", f"{machine.name} does not say what processor it has")
@@ -67,7 +67,7 @@ def _architecture(dump: Dump, machine: Machine) -> Finding:
     return finding("ArchitectureSame", "machine", f"both are {dumped}")
 
 
-def _kernel(dump: Dump, host: DumpHost, machine: Machine) -> Iterator[Finding]:
+def _kernel(dump: Dump, host: DumpHost, machine: NodeFacts) -> Iterator[Finding]:
     here = version_numbers(machine.kernel)
     if here is None:
         yield finding("KernelUnknown", "machine", f"{machine.name} does not say which kernel it has")
@@ -100,7 +100,7 @@ def _kernel(dump: Dump, host: DumpHost, machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _cgroups(dump: Dump, machine: Machine) -> Iterator[Finding]:
+def _cgroups(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:
     dumped = cgroup_version(dump)
     if dumped is None:
         return
@@ -116,7 +116,7 @@ def _cgroups(dump: Dump, machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _criu(needed: str | None, machine: Machine) -> Finding:
+def _criu(needed: str | None, machine: NodeFacts) -> Finding:
     if machine.criu_missing:
         return finding("CriuMissing", "machine", f"{machine.name} has no criu; install it there, or name a --node")
     if machine.criu_version is None:

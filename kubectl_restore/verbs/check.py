@@ -15,9 +15,9 @@ from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, Source, T
 
 if TYPE_CHECKING:
     from kubectl_restore.check.findings import Report
-    from kubectl_restore.check.machine import Machine
     from kubectl_restore.check.pod import PodContainer
     from shared.archive import CheckpointFiles
+    from shared.node_facts import NodeFacts
 
 _MANIFEST_BYTES_MAX = 4 << 20
 
@@ -82,11 +82,12 @@ def check(
     raise typer.Exit(report.exit_code)
 
 
-def _machine(node: str | None, cluster: ClusterFlags) -> Machine:
-    from kubectl_restore.check.machine import node_machine, this_machine
+def _machine(node: str | None, cluster: ClusterFlags) -> NodeFacts:
+    from kubectl_restore.check.machine import node_machine
+    from shared.node_facts import gather
 
     if node is None:
-        return this_machine()
+        return gather()
     from kubectl_restore.kube.connection import connect, path_of
 
     return node_machine(connect(cluster).get(path_of("nodes", name=node)))

@@ -644,7 +644,7 @@ class SeccompEntry(_message.Message):
     def __init__(self, seccomp_filters: _Optional[_Iterable[_Union[SeccompFilter, _Mapping]]] = ...) -> None: ...
 
 class CpuinfoX86Entry(_message.Message):
-    __slots__ = ("vendor_id", "cpu_family", "model", "capability_ver", "capability", "model_id", "xfeatures_mask")
+    __slots__ = ("vendor_id", "cpu_family", "model", "capability_ver", "capability", "model_id", "xfeatures_mask", "xsave_size")
     VENDOR_ID_FIELD_NUMBER: _ClassVar[int]
     CPU_FAMILY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -652,6 +652,7 @@ class CpuinfoX86Entry(_message.Message):
     CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     XFEATURES_MASK_FIELD_NUMBER: _ClassVar[int]
+    XSAVE_SIZE_FIELD_NUMBER: _ClassVar[int]
     vendor_id: int
     cpu_family: int
     model: int
@@ -659,7 +660,8 @@ class CpuinfoX86Entry(_message.Message):
     capability: _containers.RepeatedScalarFieldContainer[int]
     model_id: bytes
     xfeatures_mask: int
-    def __init__(self, vendor_id: _Optional[int] = ..., cpu_family: _Optional[int] = ..., model: _Optional[int] = ..., capability_ver: _Optional[int] = ..., capability: _Optional[_Iterable[int]] = ..., model_id: _Optional[bytes] = ..., xfeatures_mask: _Optional[int] = ...) -> None: ...
+    xsave_size: int
+    def __init__(self, vendor_id: _Optional[int] = ..., cpu_family: _Optional[int] = ..., model: _Optional[int] = ..., capability_ver: _Optional[int] = ..., capability: _Optional[_Iterable[int]] = ..., model_id: _Optional[bytes] = ..., xfeatures_mask: _Optional[int] = ..., xsave_size: _Optional[int] = ...) -> None: ...
 
 class CpuinfoEntry(_message.Message):
     __slots__ = ("x86_entry",)

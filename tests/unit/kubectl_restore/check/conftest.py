@@ -9,13 +9,13 @@ import pytest
 
 from kubectl_restore.check.examine import Question, examine
 from kubectl_restore.check.findings import Finding, Report
-from kubectl_restore.check.machine import Machine
 from kubectl_restore.image.access import Access
 from kubectl_restore.reading import OpenCheckpoint
 from shared.archive import open_checkpoint
+from shared.node_facts import NodeFacts
 from tests.support.checkpoints import SyntheticDump, containerd, tar_of
 
-NODE = Machine(
+NODE = NodeFacts(
     name="node-1",
     os="linux",
     architecture="x86_64",
