@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from nri_plugin.config import Config, load
+from nri_plugin.notify import Notifier
 from nri_plugin.nri.nri_pb2 import Container, ContainerAdjustment, PodSandbox
 from nri_plugin.nri.reconnect import run_forever
 from nri_plugin.nri.session import Session
+from nri_plugin.nri.versions import Runtime
 from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import concerns_us, request_of
@@ -36,6 +38,12 @@ TICK_S = 0.02
 RESTART_DELAY_S = 0.2
 MAX_RESTART_DELAY_S = 10.0
 """A worker that dies again and again is started less and less often; one that lived longer than this is not that."""
+PING_S = 5.0
+"""How often the worker is asked whether it is there."""
+PINGS_MISSED, PINGS_MISSED_AT_START = 3, 12
+"""How many in a row may stay unanswered. Counted, not timed: a node that was paused has not missed any."""
+WORKER_SILENT_S = 90.0
+"""A worker that did not answer for so long in spite of being replaced: the service manager's watchdog takes over."""
 
 
 class WorkerProcess:
@@ -50,6 +58,8 @@ class WorkerProcess:
         """When the worker was started, as a Unix time: plans made later are its jobs, read already or not."""
         self.reconciles = False
         """Whether a new worker begins by looking for what was missed: once the runtime has been there."""
+        self.heard = asyncio.Event()
+        self.heard_at = time.monotonic()
 
     async def run(self) -> None:
         delay_s = RESTART_DELAY_S
@@ -71,6 +81,7 @@ class WorkerProcess:
             reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
             if self.reconciles:
                 self.reconcile()
+            watching = asyncio.create_task(self._watch(self.process))
             try:
                 while line := await reader.readline():
                     self._answered(line)
@@ -79,6 +90,7 @@ class WorkerProcess:
             except ValueError as error:
                 log.error("the worker sent what is no answer: %s", error)
             finally:
+                watching.cancel()
                 self.writer.close()
                 self.writer = None
                 status = await self._end()
@@ -92,6 +104,23 @@ class WorkerProcess:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
 
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Ends a worker that does not answer any more, so that another takes its place."""
+        missed, allowed = 0, PINGS_MISSED_AT_START
+        while missed < allowed:
+            self.heard.clear()
+            self.send({"job": "ping"})
+            try:
+                await asyncio.wait_for(self.heard.wait(), PING_S)
+            except TimeoutError:
+                missed += 1
+                continue
+            self.heard_at = time.monotonic()
+            missed, allowed = 0, PINGS_MISSED
+            await asyncio.sleep(PING_S)
+        log.error("the worker does not answer; it is ended")
+        process.kill()
+
     async def _end(self) -> int | None:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
@@ -101,6 +130,9 @@ class WorkerProcess:
     def _answered(self, line: bytes) -> None:
         """Raises ValueError for what is no answer."""
         match json.loads(line):
+            case {"alive": True}:
+                self.heard.set()
+                return
             case {"container_id": str(container_id), "reason": None}:
                 verdict = None
             case {"container_id": str(container_id), "reason": str(reason), "sentence": str(sentence)}:
@@ -204,25 +236,50 @@ def only_instance(config: Config) -> int:
     return descriptor
 
 
+async def beat(notifier: Notifier, worker: WorkerProcess) -> None:
+    """Tells the service manager's watchdog that the daemon works, as long as the worker does too."""
+    while notifier.watchdog_s is not None:
+        if time.monotonic() - worker.heard_at < WORKER_SILENT_S:
+            notifier.send("WATCHDOG=1")
+        await asyncio.sleep(notifier.watchdog_s / 3)
+
+
 async def serve(config: Config, config_path: Path) -> None:
-    """Runs until SIGTERM or SIGINT."""
+    """Runs until SIGTERM or SIGINT.
+
+    Ready before the runtime is there: it may be ordered after this service, or be down for long.
+    """
+    notifier = Notifier()
     worker = WorkerProcess(config_path)
     session = Session(config.nri.socket, config.nri.name, config.nri.index, RestoreHandler(config, worker))
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        notifier.send("STOPPING=1")
+        stopping.append(loop.create_task(session.close()))
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: stopping.append(loop.create_task(session.close())))
+        loop.add_signal_handler(number, stop)
+
+    def connected(runtime: Runtime) -> None:
+        version = ".".join(map(str, runtime.nri))
+        notifier.status(f"connected to {runtime.name} {runtime.version}, NRI {version}")
+
+    def lost(error: RestoreError | None) -> None:
+        notifier.status(f"not connected to the runtime: {error or 'it ended the connection'}")
+
     working = loop.create_task(worker.run())
-    serving = loop.create_task(run_forever(session))
+    serving = loop.create_task(run_forever(session, on_connected=connected, on_lost=lost))
+    beating = loop.create_task(beat(notifier, worker))
+    notifier.send("READY=1", "STATUS=connecting to the runtime")
     await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
     if stopping:
         await asyncio.wait(stopping)
-    working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
-    serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
+    for task in (working, serving, beating):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def run_daemon(config_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The worker process: everything that takes time, so that the session process never does.
 
 Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "request": {...}}``, ``stop``, ``remove``
-(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``). One answer out per prepare:
-``{"container_id", "reason", "sentence"}``, reason null to go on. It ends when the session closes its side.
+(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``), ``ping``. One answer out per prepare:
+``{"container_id", "reason", "sentence"}``, reason null to go on; ``{"alive": true}`` per ping. It ends when the
+session closes its side.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Worker:
         elif kind == "stop_pod":
             self.cancel_pod(job["pod_id"])
             self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
+        elif kind == "ping":
+            self.send({"alive": True})
         elif kind == "reconcile":
             self.pool.submit(self.logged, self.reconcile, job["since"])
         else:

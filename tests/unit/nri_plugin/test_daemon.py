@@ -22,20 +22,25 @@ from shared.errors import Refused, RestoreError, Unavailable
 T = TypeVar("T")
 
 FAKE = f"""#!{sys.executable}
-import json, os, socket, sys
+import json, os, signal, socket, sys
 from pathlib import Path
 descriptor = int(sys.argv[-1])
 log = Path(sys.argv[-2])
 channel = socket.socket(fileno=descriptor)
 for line in channel.makefile("rb"):
+    job = json.loads(line)
+    if job["job"] == "ping":
+        channel.sendall(b'{{"alive": true}}\\n')
+        continue
     with log.open("ab") as file:
         file.write(line)
-    job = json.loads(line)
     if job["job"] != "prepare":
         continue
     container, does = job["request"]["container_id"], job["request"]["does"]
     if does == "die":
         os._exit(7)
+    if does == "hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if does == "answer":
         answer = {{"container_id": container, "reason": None, "sentence": None}}
     elif does == "refuse":
@@ -107,6 +112,24 @@ def test_answers_reach_the_container_they_are_for(fake: Fake) -> None:
     assert isinstance(second, Refused)
     assert (second.reason, second.sentence) == ("MountMissing", "add it")
     assert not fake.process.answers
+
+
+@pytest.mark.parametrize("answered_before", [True, False])
+def test_worker_that_hangs_is_replaced(fake: Fake, monkeypatch: pytest.MonkeyPatch, answered_before: bool) -> None:
+    monkeypatch.setattr(nri_plugin.daemon, "PING_S", 0.2)
+
+    async def test() -> None:
+        if answered_before:
+            await fake.process.heard.wait()
+        hung = fake.process.process
+        lost = await fake.asks("hang")
+        assert lost is not None
+        assert lost.reason == "WorkerLost"
+        await fake.up()
+        assert fake.process.process is not hung
+        assert await fake.asks("answer") is None
+
+    with_worker(fake, test)
 
 
 def test_answer_for_nobody_is_passed_over(fake: Fake) -> None:
