@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from kubectl_restore.kube.connection import path_of
 from kubectl_restore.kube.errors import ApiRefused
 from kubectl_restore.kube.undisturbed import undisturbed
+from kubectl_restore.status.gather import reason_in
+from kubectl_restore.status.reasons import PASSING
 from shared.errors import RestoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ _FINAL: Final = (
     "CrashLoopBackOff",
 )
 """Why a container waits, where waiting longer changes nothing (kubernetes pkg/kubelet/container, images)."""
-_PREPARING: Final = "still pulling"
-"""restore-runc's words for a restore that goes on in the background; the next attempt finds it ready."""
 
 
 def bind(connection: Connection, pod: Object, node: str) -> None:
@@ -90,8 +90,9 @@ def await_ready(connection: Connection, name: str, limit_s: float) -> str:
         for each in status.get("containerStatuses") or []:
             waiting = (each.get("state") or {}).get("waiting") or {}
             reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-            if reason in _FINAL and _PREPARING not in message and _PREPARING not in _ended(status):
-                said = _ended(status) if reason == "CrashLoopBackOff" else message
+            said = _ended(status) if reason == "CrashLoopBackOff" else message
+            found = reason_in(said)
+            if reason in _FINAL and not (found and found[0] in PASSING):
                 raise RestoreError("RestoreFailed", f"container {each['name']} of pod {name}: {reason}: {said}")
             seen = f"{reason} {message}".strip() or seen
         unscheduled = conditions.get("PodScheduled", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from kubectl_restore.completion import pods
 from kubectl_restore.ending import Debug
 from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
+from shared.contract import HANDLER
 
 
 class Output(enum.StrEnum):
@@ -35,44 +37,22 @@ def status(
     from kubectl_restore.kube.errors import Forbidden
     from kubectl_restore.kube.pods import find_pod, pod_name
     from kubectl_restore.status.gather import gather
+    from kubectl_restore.status.text import as_text
 
     connection = connect(cluster)
     found = find_pod(connection, pod_name(pod))
     about = f"involvedObject.uid={found['metadata']['uid']}"
-    try:
+    events: list[dict[str, Any]] = []
+    with suppress(Forbidden):
         events = connection.get(path_of("events", connection.namespace), fieldSelector=about).get("items") or []
-    except Forbidden:
-        events = []
-    document = gather(found, events)
+    handler = None
+    if (of := found["spec"].get("runtimeClassName")) and of != HANDLER:
+        with suppress(Forbidden):
+            handler = (connection.find(path_of("runtimeclasses", name=of, group="node.k8s.io")) or {}).get("handler")
+    document = gather(found, events, handler=handler)
     if output is None:
-        _print(document)
+        print(as_text(document), end="")
         return
     from kubectl_restore.inspect.document import as_json, as_yaml
 
     print(as_json(document) if output is Output.json else as_yaml(document).rstrip())
-
-
-def _print(document: dict[str, Any]) -> None:
-    from kubectl_restore.printing import safe
-    from kubectl_restore.table import table
-
-    rows = [
-        {
-            "CONTAINER": each["name"],
-            "STATE": each["state"] + (f" ({each['stateReason']})" if each["stateReason"] else ""),
-            "RESTARTS": str(each["restarts"]),
-            "CHECKPOINT": each["checkpoint"] or (each["image"] if document["underHandler"] else "<none>"),
-        }
-        for each in document["containers"]
-    ]
-    place = f" on node {document['node']}" if document["node"] else ""
-    handler = document["runtimeClass"] or "none"
-    print(f"pod {document['namespace']}/{document['pod']}{place}: {document['phase']}, runtimeClass {handler}")
-    print(table([{key: safe(str(value)) for key, value in row.items()} for row in rows]), end="")
-    failures = {
-        (each["failure"]["code"], each["failure"]["sentence"]): each["failure"]["documentation"]
-        for each in (*document["containers"], *document["events"])
-        if each["failure"]
-    }
-    for (code, sentence), documentation in failures.items():
-        print(safe(f"{code}: {sentence} (see {documentation})"))

@@ -173,23 +173,23 @@ class PodWorker(threading.Thread):
         try:
             self._pull(spec)
         except CriError as error:
-            self._event("Failed", f'Failed to pull image "{spec.image}": {rpc_error(error)}')
+            self._event("Failed", f'Failed to pull image "{spec.image}": {rpc_error(error)}', container=name)
             return self._wait(name, "ErrImagePull", rpc_error(error))
         try:
             attempt = self._pod.create(spec, number)
         except CriError as error:
-            self._event("Failed", f"Error: {error.details}")
+            self._event("Failed", f"Error: {error.details}", container=name)
             return self._wait(name, "CreateContainerError", error.details)
         self._attempts[name] = attempt
-        self._event("Created", f"Created container: {name}", kind="Normal")
+        self._event("Created", f"Created container: {name}", container=name, kind="Normal")
         try:
             attempt.start()
         except CriError as error:
-            self._event("Failed", f"Error: {error.details}")
+            self._event("Failed", f"Error: {error.details}", container=name)
             self._last[name] = _terminated(attempt.status())
             self._restarts[name] = self._restarts.get(name, 0) + 1
             return self._wait(name, "RunContainerError", error.details)
-        self._event("Started", f"Started container {name}", kind="Normal")
+        self._event("Started", f"Started container {name}", container=name, kind="Normal")
         self._waiting.pop(name, None)
         self._retry_at.pop(name, None)
         self._ready[name] = self._probe(name, attempt)
@@ -207,7 +207,7 @@ class PodWorker(threading.Thread):
         )
         present = self.node.cri.image_status(spec.image) is not None
         if policy == "Always" or (policy == "IfNotPresent" and not present):
-            self._event("Pulling", f'Pulling image "{spec.image}"', kind="Normal")
+            self._event("Pulling", f'Pulling image "{spec.image}"', container=spec.name, kind="Normal")
             self.node.cri.pull_image(spec.image)
 
     def _container(self, name: str) -> Object:
@@ -292,8 +292,9 @@ class PodWorker(threading.Thread):
             found["imageID"] = self._attempts[name].status().image_ref
         return found
 
-    def _event(self, reason: str, message: str, *, kind: str = "Warning") -> None:
-        self.nodes.api.add_event(self.object, reason, message, kind=kind)
+    def _event(self, reason: str, message: str, *, container: str = "", kind: str = "Warning") -> None:
+        place = f"spec.containers{{{container}}}" if container else ""
+        self.nodes.api.add_event(self.object, reason, message, kind=kind, place=place)
 
 
 def _terminated(status: Any) -> Object:

@@ -238,7 +238,10 @@ class KubeApi:
         with suppress(ApiFailure):
             self.objects.remove(_by_kind("Pod"), namespace, name)
 
-    def add_event(self, involved: Object, reason: str, message: str, *, kind: str = "Warning") -> Object:
+    def add_event(
+        self, involved: Object, reason: str, message: str, *, kind: str = "Warning", place: str = ""
+    ) -> Object:
+        """``place``: which part of the object, such as ``spec.containers{main}``."""
         metadata = involved["metadata"]
         namespace = metadata.get("namespace", "default")
         content = {
@@ -248,6 +251,7 @@ class KubeApi:
                 "name": metadata["name"],
                 "namespace": namespace,
                 "uid": metadata["uid"],
+                **({"fieldPath": place} if place else {}),
             },
             "reason": reason,
             "message": message,

@@ -21,11 +21,18 @@ def run(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path, *words: str) -> int:
 def test_refusal_is_explained(
     api: KubeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pod = api.add_pod("web", "main", runtimeClassName="nri-restore")
+    pod = api.add_pod("web", "main", phase="Pending", runtimeClassName="nri-restore")
     api.add_event(pod, "Failed", "Error: NRI: TtyDiffers: set tty")
     assert run(monkeypatch, kubeconfig, "web") == 0
     out = capsys.readouterr().out
-    assert "runtimeClass nri-restore" in out and "TtyDiffers: set tty (see docs/reasons.md)" in out
+    assert out.splitlines() == [
+        "pod default/web on node node-1: Pending, not Ready, runtimeClass nri-restore",
+        "CONTAINER   RESTORE   STATE     RESTARTS   CHECKPOINT",
+        "main        refused   waiting   0          busybox:1",
+        "main: TtyDiffers: set tty",
+        "  what to do: set `tty` as it was",
+        "  see docs/reasons.md",
+    ]
     assert run(monkeypatch, kubeconfig, "web", "-o", "json") == 0
     document = json.loads(capsys.readouterr().out)
     assert run(monkeypatch, kubeconfig, "web", "-o", "yaml") == 0
@@ -41,3 +48,34 @@ def test_events_that_may_not_be_read_are_left_out(
     assert run(monkeypatch, kubeconfig, "web") == 0
     assert "runtimeClass none" in capsys.readouterr().out
     assert run(monkeypatch, kubeconfig, "other") == 1
+
+
+def test_what_is_over_and_what_is_going_on(
+    api: KubeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.create("RuntimeClass", "gold", handler="nri-restore")
+    pod = api.add_pod("web", "main", annotations={"nri-restore/checkpoint": "ck:1"}, runtimeClassName="gold")
+    for _ in range(2):
+        api.add_event(pod, "Failed", "Error: RuntimeSlow: it hangs", place="spec.containers{main}")
+    assert run(monkeypatch, kubeconfig, "web") == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "CONTAINER   RESTORE   STATE     RESTARTS   CHECKPOINT",
+        "main        resumed   running   0          ck:1",
+        "earlier, 2 times: RuntimeSlow: it hangs",
+    ]
+    slow = api.add_pod("slow", "main", phase="Pending", runtimeClassName="nri-restore")
+    api.add_event(slow, "Created", "Created container: main", kind="Normal", place="spec.containers{main}")
+    assert run(monkeypatch, kubeconfig, "slow") == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "main        preparing   waiting   0          busybox:1",
+        "main: the node is pulling or preparing the checkpoint; wait",
+    ]
+
+
+def test_text_of_a_pod_cannot_move_the_cursor(
+    api: KubeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod = api.add_pod("web", "main", phase="Pending", runtimeClassName="nri-restore")
+    api.add_event(pod, "Failed", "Error: TtyDiffers: \x1b[2Jset tty")
+    assert run(monkeypatch, kubeconfig, "web") == 0
+    assert "TtyDiffers: \\x1b[2Jset tty" in capsys.readouterr().out
