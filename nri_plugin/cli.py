@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from nri_plugin.config import DEFAULT_PATH
+from nri_plugin.logs import LEVEL_VARIABLE
 from shared.errors import RestoreError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Restores checkpointed containers on this node.")
@@ -25,8 +26,9 @@ def run(
 ) -> None:
     """Runs the daemon: registers with the container runtime and prepares restores until it is stopped."""
     # Replaces this process: what a command line needs would take a third of the daemon's memory.
-    words = [sys.executable, "-m", "nri_plugin.process", "session", str(config), "DEBUG" if verbose else "INFO"]
-    os.execv(sys.executable, words)
+    if verbose:
+        os.environ[LEVEL_VARIABLE] = "debug"
+    os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", "session", str(config)])
 
 
 node = typer.Typer(no_args_is_help=True, help="Sets this node up, and takes it back.")

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from shared import contract
 from shared.errors import RestoreError
@@ -74,12 +74,30 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What the daemon writes to stderr, which is the journal under systemd."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["info", "debug", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where Prometheus can ask, besides the socket ``metrics.sock`` among the plans."""
+
+    port: int = 0
+    """On 127.0.0.1; 0: none."""
+
+
+@dataclass(frozen=True)
 class Config:
     nri: Nri = field(default_factory=Nri)
     runtime: Runtime = field(default_factory=Runtime)
     paths: Paths = field(default_factory=Paths)
     limits: Limits = field(default_factory=Limits)
     cache: Cache = field(default_factory=Cache)
+    log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 Section = TypeVar("Section")
@@ -95,6 +113,12 @@ def _section(kind: type[Section], values: Any, where: str) -> Section:
         if key not in names:
             raise ConfigInvalid("ConfigInvalid", f"{where} has no key {key}; it knows {', '.join(names)}")
         wanted = known[key]
+        if get_origin(wanted) is Literal:
+            if value not in get_args(wanted):
+                words = ", ".join(get_args(wanted))
+                raise ConfigInvalid("ConfigInvalid", f"{where}.{key} is {value!r}; it can be {words}")
+            arguments[key] = value
+            continue
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if wanted is Path and isinstance(value, str):
@@ -121,7 +145,8 @@ def parse(text: str, *, source: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid("ConfigInvalid", f"{source} is no TOML: {error}") from error
     sections: dict[str, type[Any]] = {
-        "nri": Nri, "runtime": Runtime, "paths": Paths, "limits": Limits, "cache": Cache,
+        "nri": Nri, "runtime": Runtime, "paths": Paths, "limits": Limits, "cache": Cache, "log": Log,
+        "metrics": Metrics,
     }  # fmt: skip
     read: dict[str, Any] = {}
     for name, values in document.items():

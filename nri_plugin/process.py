@@ -1,6 +1,6 @@
 """Starts one of the daemon's two processes, each as small as it can be.
 
-``python -m nri_plugin.process session CONFIG LEVEL`` is what ``nri-restore run`` turns into, and
+``python -m nri_plugin.process session CONFIG`` is what ``nri-restore run`` turns into, and
 ``… worker CONFIG DESCRIPTOR`` what the session starts. Neither speaks TLS nor reads bzip2 or xz: without these, which
 asyncio, hashlib and shutil load but do without where Python was built without them, each has 9 MB less of resident
 memory.
@@ -8,13 +8,14 @@ memory.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from nri_plugin import logs
+from nri_plugin.config import load
 from shared.errors import RestoreError
 
 UNUSED: Final = ("ssl", "_hashlib", "bz2", "lzma")
@@ -39,17 +40,16 @@ def load_grpc(*otherwise: str) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", *otherwise])
 
 
-def main(role: str, config: str, argument: str) -> None:
+def main(role: str, config: str, argument: str = "") -> None:
     """Runs until the process's work is over; an error of ours is one line and exit status 1."""
     leave_out(*UNUSED)
     try:
+        logs.configure(load(Path(config)).log, role.partition("-")[0])
         if role == "session":
-            logging.basicConfig(stream=sys.stderr, level=argument, format="%(levelname)s %(message)s")
             from nri_plugin.daemon import run_daemon
 
             run_daemon(Path(config))
         else:
-            logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s worker: %(message)s")
             if role == "worker":
                 load_grpc("worker-with-asyncio", config, argument)
             from nri_plugin.worker import main as work

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from nri_plugin.config import Config, load
+from nri_plugin.logs import Subject, about
 from nri_plugin.memory import give_back
 from nri_plugin.restore import cleanup
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.node import Node
 from nri_plugin.restore.plan import Plan, plans_in
-from nri_plugin.restore.prepare import let_go, prepare
+from nri_plugin.restore.prepare import Answer, let_go, prepare
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import RestoreError, Unavailable
 
@@ -61,10 +62,10 @@ class Worker:
             self.start(RestoreRequest.from_json(job["request"]))
         elif kind == "stop":
             self.cancel(job["container_id"])
-            self.pool.submit(self.logged, self.stop, job["container_id"])
+            self.pool.submit(self.logged_about, job["container_id"], self.stop, job["container_id"])
         elif kind == "remove":
             self.cancel(job["container_id"])
-            self.pool.submit(self.logged, self.remove, job["container_id"])
+            self.pool.submit(self.logged_about, job["container_id"], self.remove, job["container_id"])
         elif kind == "stop_pod":
             self.cancel_pod(job["pod_id"])
             self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
@@ -98,6 +99,18 @@ class Worker:
             log.exception("%s failed", action.__name__)
         give_back()
 
+    def logged_about(self, container_id: str, action: Callable[..., None], *arguments: Any) -> None:
+        with about(self.subject(container_id)):
+            self.logged(action, *arguments)
+
+    def subject(self, container_id: str) -> Subject | None:
+        """Of what its plan says; None without one."""
+        try:
+            request = Plan(self.config.paths.plans, container_id).request()
+        except (RestoreError, OSError):
+            return None
+        return request.subject if request else None
+
     def answer(self, request: RestoreRequest, error: RestoreError | None) -> None:
         reason, sentence = (error.reason, error.sentence) if error else (None, None)
         self.send({"container_id": request.container_id, "reason": reason, "sentence": sentence})
@@ -111,22 +124,27 @@ class Worker:
                 self.answer(request, error)
 
         try:
-            report = prepare(self.node, self.cache, request, plan, answer, cancelled)
-            if report.outcome != "plain" or report.warnings:
-                log.info("%s", report.line())
-            for warning in report.warnings:
-                log.warning("%s/%s: %s", request.pod_namespace, request.pod_name, warning)
-        except RestoreError as error:
-            log.error("%s: %s: %s", request.container_id[:12], error.reason, error)
-            answer(error)
-        except Exception:
-            log.exception("preparing %s failed", request.container_id[:12])
-            answer(Unavailable("Internal", "nri-restore failed; its log on the node has the details"))
+            with about(request.subject):
+                self.decide(request, plan, answer, cancelled)
         finally:
             os.close(lock)
             with self.guard:
                 self.preparing.pop(request.container_id, None)
             give_back()
+
+    def decide(self, request: RestoreRequest, plan: Plan, answer: Answer, cancelled: threading.Event) -> None:
+        try:
+            report = prepare(self.node, self.cache, request, plan, answer, cancelled)
+            if report.outcome != "plain" or report.warnings:
+                log.info("%s", report.line())
+            for warning in report.warnings:
+                log.warning("%s", warning)
+        except RestoreError as error:
+            log.error("%s: %s", error.reason, error)
+            answer(error)
+        except Exception:
+            log.exception("preparing failed")
+            answer(Unavailable("Internal", "nri-restore failed; its log on the node has the details"))
 
     def cancel(self, container_id: str) -> Future[None] | None:
         with self.guard:
@@ -184,9 +202,9 @@ class Worker:
                 if plan.container_id in self.preparing:
                     continue
             if plan.container_id in existing:
-                self.logged(self.catch_up, plan, since)
+                self.logged_about(plan.container_id, self.catch_up, plan, since)
             elif plan.made_at < max(since, time.time() - ORPHAN_AGE_S):
-                self.logged(self.remove, plan.container_id)
+                self.logged_about(plan.container_id, self.remove, plan.container_id)
             else:
                 undecided = True
         for digest in self.node.views.mounted():

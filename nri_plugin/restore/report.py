@@ -29,10 +29,8 @@ class RestoreReport:
             self.phases[name] = self.phases.get(name, 0.0) + (time.monotonic() - begin) * 1000
 
     def line(self) -> str:
-        """``namespace/pod/container (id): outcome in 31 ms: view 4, metadata 7, … unaccounted 1``."""
+        """``outcome in 31 ms: view 4, metadata 7, … unaccounted 1``."""
         total = (time.monotonic() - self.started) * 1000
         steps = ", ".join(f"{name} {spent:.0f}" for name, spent in self.phases.items())
         rest = total - sum(self.phases.values())
-        request = self.request
-        who = f"{request.pod_namespace}/{request.pod_name}/{request.container_name} ({request.container_id[:12]})"
-        return f"{who}: {self.outcome} in {total:.0f} ms: {steps or 'no steps'}, unaccounted {rest:.0f}"
+        return f"{self.outcome} in {total:.0f} ms: {steps or 'no steps'}, unaccounted {rest:.0f}"

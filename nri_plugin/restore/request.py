@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from nri_plugin.logs import Subject
 from shared import contract
 from shared.errors import Refused, RestoreError
 from shared.oci import parse_reference
@@ -104,6 +105,11 @@ class RestoreRequest:
     tcp: Tcp
     criu: tuple[str, ...]
 
+    @property
+    def subject(self) -> Subject:
+        """As log lines and Events name it."""
+        return Subject(self.pod_namespace, self.pod_name, self.pod_uid, self.container_name, self.container_id)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -121,6 +127,11 @@ class RestoreRequest:
 def name_of(container: ContainerMessage) -> str:
     """The container's name in the pod; containerd 2.1 calls every container that it restores itself ``containerd``."""
     return container.labels.get(NAME_LABEL) or container.name
+
+
+def subject_of(pod: PodMessage, container: ContainerMessage) -> Subject:
+    """The same for a container whose request may not be one."""
+    return Subject(pod.namespace, pod.name, pod.uid, name_of(container), container.id)
 
 
 def annotation(pod: PodMessage, container: str, key: str) -> str | None:
