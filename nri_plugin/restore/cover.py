@@ -1,8 +1,10 @@
-"""Covers paths of a restored container that the pod masks or makes read-only and the checkpoint left open.
+"""Puts a restored container's mount tree right: paths that the pod masks, and mounts that it gives with other access.
 
-``python cover.py PID FILE``: FILE has ``masked PATH`` or ``readonly PATH`` a line, PATH below /proc or /sys. Run by
-restore-runc while the processes are stopped; stands alone, since restore-runc knows no package. Nothing of the
-container is run or trusted: what covers is made outside, paths are walked without following links.
+``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
+cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
+itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
+status 1. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no package. Nothing
+of the container is run or trusted: what covers is made outside, paths are walked without following links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2); numbers: the same on every machine.
@@ -11,6 +13,7 @@ readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -18,7 +21,7 @@ import sys
 from pathlib import Path
 
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
-CLONE, CLOEXEC, EMPTY_PATH = 1, os.O_CLOEXEC, 0x1000
+CLONE, CLOEXEC, EMPTY_PATH, RECURSIVE = 1, os.O_CLOEXEC, 0x1000, 0x8000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 FROM_EMPTY, TO_EMPTY = 4, 0x40
 SET_STRING, CREATE = 1, 6
@@ -58,19 +61,41 @@ def put(mount: int, target: int) -> None:
 def read_only(target: int) -> int:
     """A read-only mount of what is at ``target``."""
     mount = call(OPEN_TREE, target, b"", EMPTY_PATH | CLONE | CLOEXEC)
-    attributes = struct.pack("=QQQQ", READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS, 0, 0, 0)
-    call(MOUNT_SETATTR, mount, b"", EMPTY_PATH, attributes, ctypes.c_size_t(len(attributes)))
+    set_attributes(mount, on=READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS)
     return mount
 
 
+def set_attributes(mount: int, *, on: int = 0, off: int = 0, flags: int = 0) -> None:
+    """Raises OSError: EBUSY for a file open for writing, EINVAL for what is no mount's root."""
+    attributes = struct.pack("=QQQQ", on, off, 0, 0)
+    call(MOUNT_SETATTR, mount, b"", EMPTY_PATH | flags, attributes, ctypes.c_size_t(len(attributes)))
+
+
+def set_access(how: str, path: str) -> None:
+    """Exits with 1, printing the path, where a file is open for writing."""
+    try:
+        if how == "rw":
+            set_attributes(opened(path), off=READ_ONLY)
+        else:
+            set_attributes(opened(path), on=READ_ONLY, flags=RECURSIVE if how == "rro" else 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            print(path)
+            sys.exit(1)
+        raise
+
+
 def main(pid: int, file: str) -> None:
-    wanted = [line.split(" ", 1) for line in Path(file).read_text().splitlines()]
+    wanted = [entry.split(" ", 1) for entry in Path(file).read_text().split("\0")[:-1]]
     files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
     folders = [nothing() for how, _ in wanted if how == "masked"]
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     if _libc.setns(namespace, 0x00020000):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     for how, path in wanted:
+        if how in ("ro", "rro", "rw"):
+            set_access(how, path)
+            continue
         try:
             target = opened(path)
         except FileNotFoundError:

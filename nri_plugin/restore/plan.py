@@ -19,7 +19,7 @@
 | remove     | there when ``.nri-restore`` must be gone from the rootfs before the process resumes          |
 | start-on-failure | there when a failed restore becomes an ordinary start                                  |
 | adjust     | limits restored processes would exceed: ``oom_score_adj N``, ``nofile SOFT:HARD`` … a line |
-| cover, python | paths of /proc and /sys to cover, ``masked PATH`` or ``readonly PATH`` a line; what runs cover.py |
+| cover, python | what to put right in the mount tree (cover.py); the Python and the program that do it      |
 | stopped    | pids (in the container) that were stopped when dumped                                        |
 | keep       | directory that restore.log is copied to                                                      |
 | work/      | CRIU's work directory                                                                        |

@@ -308,8 +308,8 @@ def write_plan(
     found = corrections(opened.dump, live)
     if limits := adjustments(found):
         plan.write("adjust", limits)
-    if covers := [f"masked {path}\n" for path in found.masked] + [f"readonly {path}\n" for path in found.read_only]:
-        plan.write("cover", "".join(covers))
+    if changes := mount_changes(found):
+        plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
     plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
@@ -346,6 +346,13 @@ def adjustments(found: Corrections) -> str:
     lines = [f"oom_score_adj {found.oom_score_adj}"] if found.oom_score_adj is not None else []
     lines += [f"{limit.type.removeprefix('RLIMIT_').lower()} {limit.soft}:{limit.hard}" for limit in found.limits]
     return "".join(f"{line}\n" for line in lines)
+
+
+def mount_changes(found: Corrections) -> str:
+    """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte, which no path has."""
+    lines = [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
+    lines += [f"{each.access} {each.path}" for each in found.access]
+    return "".join(f"{line}\0" for line in lines)
 
 
 def cri_log_path(record: api.Container) -> Path | None:

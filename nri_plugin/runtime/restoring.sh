@@ -7,22 +7,18 @@ mount_overlay() { # <command to run first, in the directory of the overlay's lin
 	umount "$rootfs" && (cd "$plan/l" && "$@" && LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "$options" overlay "$rootfs")
 }
 
-identity() { # what a restore overwrites in namespaces that the whole pod shares; $1: "save" prints, "load" reads stdin
-	verb=$1
-	set -- '' ''
+identity() { # the settings of the pod's IPC namespace, which a restore overwrites; "save" prints them, "load" reads stdin
+	ipc=''
 	while read -r type path; do
-		case $type in uts) set -- "$path" "$2" ;; ipc) set -- "$1" "$path" ;; esac
+		[ "$type" = ipc ] && ipc=$path
 	done <"$plan/namespaces"
-	[ "$1$2" ] || return 0
+	[ "$ipc" ] || return 0
 	script='for f do [ -r "$f" ] && read -r v <"$f" && printf "%s=%s\n" "$f" "$v"; done; :'
-	[ "$verb" = load ] && script='while IFS="=" read -r f v; do
+	[ "$1" = load ] && script='while IFS="=" read -r f v; do
 		read -r now <"$f"; [ "$now" = "$v" ] || printf %s "$v" >"$f"; done; :'
-	uts='' ipc='' k=/proc/sys/kernel m=/proc/sys/fs/mqueue
-	[ "$1" ] && uts="$k/hostname $k/domainname"
-	[ "$2" ] && ipc="$k/msgmax $k/msgmnb $k/msgmni $k/sem $k/shmall $k/shmmax $k/shmmni $k/shm_rmid_forced
-		$m/queues_max $m/msg_max $m/msgsize_max $m/msg_default $m/msgsize_default"
-	# shellcheck disable=SC2086
-	nsenter ${1:+"--uts=$1"} ${2:+"--ipc=$2"} sh -c "$script" sh $uts $ipc 2>/dev/null
+	k=/proc/sys/kernel m=/proc/sys/fs/mqueue
+	nsenter "--ipc=$ipc" sh -c "$script" sh $k/msgmax $k/msgmnb $k/msgmni $k/sem $k/shmall $k/shmmax $k/shmmni \
+		$k/shm_rmid_forced $m/queues_max $m/msg_max $m/msgsize_max $m/msg_default $m/msgsize_default 2>/dev/null
 }
 
 namespace() { # <type>: path of the pod's namespace, nothing if it is the node's
@@ -35,7 +31,8 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	[ -f "$plan/cancelled" ] && printf 'Cancelled: the pod was stopped while its container was restored' && return
 	[ "$1" = 0 ] && printf 'NodeStorageFailed: %s cannot be written; is its file system full?' "$plan" && return
 	[ "$1" = adjust ] && printf "AdjustFailed: the restored processes cannot be given the pod's limits" && return
-	[ "$1" = cover ] && printf 'CoverFailed: paths that the pod masks stay open in the restored container' && return
+	[ "$1" = cover ] && [ "$busy" ] && printf 'WritableFileOpen: the pod asks for %s read-only, where a process of the checkpoint has a file open for writing; leave that out, or take a new checkpoint when the file is closed' "$busy" && return
+	[ "$1" = cover ] && printf "CoverFailed: the restored container's mounts cannot be made what the pod asks for" && return
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
 	why=$(grep 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -vE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
@@ -68,22 +65,14 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 }
 
 adjust() { # <pid>: gives it and all below the limits of the pod, where the checkpoint's are higher
-	for each in $(descendants "$1"); do
+	descend "$1"
+	for each in $tree; do
 		while read -r what value; do
 			case $what in
 			oom_score_adj) read -r now <"/proc/$each/oom_score_adj" && { [ "$now" -ge "$value" ] || printf %s "$value" >"/proc/$each/oom_score_adj"; } ;;
 			*) prlimit --pid "$each" "--$what=$value" ;;
 			esac || return 1
 		done <"$plan/adjust"
-	done
-}
-
-descendants() { # <pid>: it and all below
-	printf '%s ' "$1"
-	for children in /proc/"$1"/task/*/children; do
-		read -r found <"$children" || :
-		# shellcheck disable=SC2086
-		for child in $found; do descendants "$child"; done
 	done
 }
 
@@ -102,7 +91,7 @@ restore() {
 		fi
 		if [ -f "$plan/cover" ]; then
 			{ IFS= read -r python && IFS= read -r program; } <"$plan/python"
-			"$python" -I -S "$program" "$pid" "$plan/cover" 2>"$plan/work/cover.log" || result=cover
+			busy=$("$python" -I -S "$program" "$pid" "$plan/cover" 2>"$plan/work/cover.log") || result=cover
 		fi
 	fi
 	if [ "$result" = 0 ] && [ ! -f "$plan/cancelled" ]; then

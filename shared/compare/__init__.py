@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 
+from shared.compare.access import access_refusals
 from shared.compare.credentials import credential_refusals
 from shared.compare.devices import setuid_refusals
 from shared.compare.images import image_refusals
@@ -45,6 +46,7 @@ def refusals(
         namespace_refusals(dump, live),
         credential_refusals(dump, dumped, live, identity),
         mount_tree_refusals(dump, live),
+        access_refusals(dump, live),
         open_file_refusals(dump, live),
         device_refusals(dump, nodes, live),
         setuid_refusals(dump, programs, live),

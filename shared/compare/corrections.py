@@ -1,6 +1,7 @@
 """Small differences that are put right in the restored processes, before they run, instead of refused.
 
-Limits are only ever lowered here, and paths only ever covered, which takes nothing that the pod gives.
+Limits are only ever lowered here, and paths only ever covered, which takes nothing that the pod gives; root and
+volumes get the access that the pod gives them.
 Sources: prlimit(2), proc_pid_oom_score_adj(5), runtime-spec config-linux.md (Masked Paths, Readonly Paths).
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.compare.access import AccessChange, access_changes
 from shared.compare.mount_tree import uncovered
 from shared.criu.dump import Dump
 from shared.spec import Rlimit, RuntimeSpec
@@ -44,6 +46,8 @@ class Corrections:
     """Paths of /proc and /sys to be covered."""
     read_only: tuple[str, ...] = ()
     """Paths of /proc and /sys to be made read-only."""
+    access: tuple[AccessChange, ...] = ()
+    """Mounts to be made read-only or writable."""
 
 
 def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
@@ -52,8 +56,9 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
     Only a hard limit binds: the soft one may be raised up to it, beyond it with CAP_SYS_RESOURCE alone.
     """
     masked, read_only = uncovered(dump, live)
+    access = access_changes(dump, live)
     if "CAP_SYS_RESOURCE" in live.capabilities.bounding:
-        return Corrections(None, (), masked, read_only)
+        return Corrections(None, (), masked, read_only, access)
     alive = [task for task in dump.tasks if task.alive]
     score = live.oom_score_adj or 0
     spared = any(task.oom_score_adj is not None and task.oom_score_adj < score for task in alive)
@@ -62,4 +67,4 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
         number = RLIMITS.index(limit.type) if limit.type in RLIMITS else len(RLIMITS)
         if any(len(task.limits) > number and task.limits[number].hard > limit.hard for task in alive):
             limits.append(limit)
-    return Corrections(score if spared else None, tuple(limits), masked, read_only)
+    return Corrections(score if spared else None, tuple(limits), masked, read_only, access)

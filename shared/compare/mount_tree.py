@@ -15,7 +15,6 @@ from typing import Final
 
 from shared.compare.mount_options import foreign_option, lost_flag, too_large
 from shared.compare.paths import MASK, is_bind, is_read_only, where
-from shared.compare.settings import read_only_root_differs
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
@@ -27,7 +26,7 @@ _HARMLESS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgr
 
 
 def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
-    """ReadOnlyRootDiffers and MountTreeDiffers; each names the mount."""
+    """MountTreeDiffers, naming the mount. Whether root and volumes are read-only is put right (access.py)."""
     mounts = {where(mount.destination): mount for mount in live.mounts}
     entries = [entry for entry in dump.mounts if entry.namespace == dump.root.ids.mnt_ns]
     may_mount = "CAP_SYS_ADMIN" in live.capabilities.bounding
@@ -36,8 +35,6 @@ def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     for entry in entries:
         path = where(entry.mountpoint)
         if path == "/":
-            if live.root_readonly and not entry.readonly:
-                yield read_only_root_differs(dumped=False)
             continue
         why = _never(entry, mounts.get(path))
         if not why and entry.external is not None:
@@ -91,7 +88,7 @@ def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount]) -> str:
     found = mounts.get(where(entry.external or ""))
     if found is None or path != where(found.destination) or not is_bind(found.type, found.options):
         return "which the pod's container does not have there"
-    return _access(entry, found)
+    return lost_flag(entry, found)
 
 
 def _made(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> str:

@@ -7,11 +7,11 @@ dump (reference: CRIU mount.c, runc libcontainer/criu_linux.go addCriuRestoreMou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from shared.compare.paths import is_bind, is_read_only, where
-from shared.compare.settings import privileged_differs, read_only_root_differs
+from shared.compare.settings import privileged_differs
 from shared.errors import Refused
 from shared.spec import Mount
 
@@ -36,16 +36,13 @@ EXPENDABLE = (
     "/run/secrets/kubernetes.io/serviceaccount",
 )
 """Mounts the kubelet or runtime adds by itself: when the dump has none, the restored container simply lacks them."""
-FOLLOW_THE_ROOT = frozenset({"/etc/hostname", "/etc/resolv.conf"})
-"""The CRI mounts its own files read-only exactly where the root is (internal/cri/server/container_create_linux.go)."""
 
 
 def check_mounts(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) -> tuple[str, ...]:
     """Compares; returns what the restored container will lack, as sentences for the report.
 
-    Raises Refused: MountMissing names every path the pod does not declare, MountReadOnly and MountReadWrite those
-    declared with other access than dumped, MountUnexpected those only the pod has. ReadOnlyRootDiffers and
-    PrivilegedDiffers where the runtime's own mounts give away the pod's settings.
+    Raises Refused: MountMissing names every path the pod does not declare, MountUnexpected those only the pod has;
+    PrivilegedDiffers where the runtime's own mounts give it away. Other access is put right (access.py).
     """
     _check_privileged(dumped, requested)
     ours = {where(mount.destination): mount for mount in requested if is_bind(mount.type, mount.options)}
@@ -56,7 +53,6 @@ def check_mounts(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) ->
             f"the checkpoint needs {_mounts(missing)}, which the pod does not declare; "
             "add to the container's volumeMounts what was mounted there",
         )
-    _check_access(ours, theirs)
     extra = [mount.destination for path, mount in ours.items() if path not in theirs]
     expendable = {where(path) for path in EXPENDABLE}
     if unexpected := [path for path in extra if where(path) not in expendable]:
@@ -66,28 +62,6 @@ def check_mounts(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) ->
             "cannot add; remove it from the container's volumeMounts",
         )
     return tuple(f"{path} is not in the checkpoint and will be missing in the restored container" for path in extra)
-
-
-def _check_access(ours: Mapping[str, DeclaredMount], theirs: Mapping[str, Mount]) -> None:
-    read_only = {path: is_read_only(ours[path].options) for path in theirs}
-    tightened = [path for path, mount in theirs.items() if read_only[path] and not is_read_only(mount.options)]
-    loosened = [path for path, mount in theirs.items() if not read_only[path] and is_read_only(mount.options)]
-    if FOLLOW_THE_ROOT.intersection(tightened):
-        raise read_only_root_differs(dumped=False)
-    if FOLLOW_THE_ROOT.intersection(loosened):
-        raise read_only_root_differs(dumped=True)
-    if tightened:
-        raise Refused(
-            "MountReadOnly",
-            f"the pod declares {_mounts(tightened)} read-only, but the checkpoint may write there and a restore would "
-            "bring that back; remove readOnly there or take a new checkpoint",
-        )
-    if loosened:
-        raise Refused(
-            "MountReadWrite",
-            f"the pod declares {_mounts(loosened)} writable, but the checkpoint has it read-only and a restore keeps "
-            "that; set readOnly there or take a new checkpoint",
-        )
 
 
 def _check_privileged(dumped: Sequence[Mount], requested: Sequence[DeclaredMount]) -> None:

@@ -27,7 +27,7 @@ def _command(args: Iterable[str]) -> str:
 
 
 def check_settings(dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity) -> None:
-    """Raises Refused: TtyDiffers, UserDiffers, PrivilegedDiffers, ReadOnlyRootDiffers, NamespacesDiffer."""
+    """Raises Refused: TtyDiffers, UserDiffers, PrivilegedDiffers, NamespacesDiffer."""
     if dumped.terminal != live.terminal:
         raise Refused(
             "TtyDiffers",
@@ -43,8 +43,6 @@ def check_settings(dumped: RuntimeSpec, live: RuntimeSpec, identity: PodIdentity
         )
     if is_privileged(dumped) != is_privileged(live):
         raise privileged_differs(dumped=is_privileged(dumped))
-    if dumped.root_readonly != live.root_readonly:
-        raise read_only_root_differs(dumped=dumped.root_readonly)
     kinds = {ns.type for ns in dumped.namespaces} ^ {ns.type for ns in live.namespaces}
     if different := sorted(kinds & {"pid", "ipc", "user", "cgroup"}):
         raise Refused(
@@ -70,15 +68,6 @@ def privileged_differs(*, dumped: bool) -> Refused:
         "PrivilegedDiffers",
         f"the checkpointed container was {'' if dumped else 'not '}privileged and the pod's is"
         f"{' not' if dumped else ''}; set privileged: {_yaml(dumped)} on the container",
-    )
-
-
-def read_only_root_differs(*, dumped: bool) -> Refused:
-    was, asked = ("read-only", "writable") if dumped else ("writable", "read-only")
-    return Refused(
-        "ReadOnlyRootDiffers",
-        f"the checkpointed container's root was {was}, the pod asks for a {asked} one and a restore cannot change "
-        f"that; set readOnlyRootFilesystem: {_yaml(dumped)}",
     )
 
 

@@ -58,28 +58,13 @@ class Setting:
 
 
 MORE: Final = (VolumeMount("/more", "more"), VolumeMount("/other", "other", read_only=True))
-DATA, SETTINGS_MOUNT = STRICT.mounts
+DATA = STRICT.mounts[0]
 SETTINGS: Final = (
     Setting("tty", "plain", {"tty": True}, "TtyDiffers", "start", "set tty: false"),
     Setting("no-tty", "strict", {"tty": False}, "TtyDiffers", "start", "set tty: true"),
     Setting("user", "plain", {"run_as_user": 1000}, "UserDiffers", "start", "set runAsUser: 0"),
     Setting("group", "plain", {"run_as_group": 1000}, "UserDiffers", "start", "runAsGroup: 0"),
-    Setting(
-        "read-only-root",
-        "plain",
-        {"read_only_root": True},
-        "ReadOnlyRootDiffers",
-        "create",
-        "readOnlyRootFilesystem: false",
-    ),
-    Setting(
-        "writable-root",
-        "strict",
-        {"read_only_root": False},
-        "ReadOnlyRootDiffers",
-        "create",
-        "readOnlyRootFilesystem: true",
-    ),
+    Setting("read-only-root", "plain", {"read_only_root": True}, "WritableFileOpen", "start", "has /root/held open"),
     Setting("drop-all", "plain", {"drop_capabilities": ("ALL",)}, "CapabilitiesExceed", "start", "CAP_CHOWN"),
     Setting("drop-one", "plain", {"drop_capabilities": ("NET_RAW",)}, "CapabilitiesExceed", "start", "CAP_NET_RAW"),
     Setting(
@@ -94,22 +79,6 @@ SETTINGS: Final = (
     Setting("command", "plain", {"command": ("sleep", "1")}, "CommandDiffers", "create", 'would run ["sleep", "1"]'),
     Setting("no-mounts", "strict", {"mounts": ()}, "MountMissing", "create", "the mounts /data, /settings"),
     Setting("one-mount", "strict", {"mounts": (DATA,)}, "MountMissing", "create", "the mount /settings"),
-    Setting(
-        "read-only-mount",
-        "strict",
-        {"mounts": (replace(DATA, read_only=True), SETTINGS_MOUNT)},
-        "MountReadOnly",
-        "create",
-        "the mount /data",
-    ),
-    Setting(
-        "writable-mount",
-        "strict",
-        {"mounts": (DATA, replace(SETTINGS_MOUNT, read_only=False))},
-        "MountReadWrite",
-        "create",
-        "the mount /settings",
-    ),
     Setting(
         "more-mounts",
         "strict",

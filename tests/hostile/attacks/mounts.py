@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tests.hostile.attack import Change, add, attack, twin
@@ -87,14 +88,24 @@ add("a mount point with a zero byte", "ImageDamaged", _changed("/dev/mqueue", mo
 add("one mount twice", "ImageDamaged", lambda forgery: forgery.mounts.append(forgery.mount("/proc")))
 
 
-@attack("the service account's token writable", REASON, "mounted")
+@twin(
+    "the service account's token writable, which is put right",
+    "mounted",
+    proof="! sh -c ': > /run/secrets/kubernetes.io/serviceaccount/x'",
+)
 def _token(forgery: Forgery) -> None:
     forgery.mount("/var/run/secrets/kubernetes.io/serviceaccount").flags &= ~RDONLY
 
 
-@attack("a read-only volume writable", REASON, "mounted")
+@twin("a read-only volume writable, which is put right", "mounted", proof="! sh -c ': > /read/x'")
 def _volume(forgery: Forgery) -> None:
     forgery.mount("/read").flags &= ~RDONLY
+
+
+@attack("a file of a read-only volume open for writing", "WritableFileOpen", "mounted")
+def _held(forgery: Forgery) -> None:
+    forgery.mount("/read").flags &= ~RDONLY
+    forgery.open_path("/read/x", flags=os.O_WRONLY | os.O_CREAT, mnt_id=forgery.mount("/read").mnt_id)
 
 
 @attack("a read-only volume writable at another's place", REASON, "mounted")
@@ -107,10 +118,16 @@ def _below_cgroups(forgery: Forgery) -> None:
     forgery.add_mount("/sys/fs/cgroup/x", "/write", ext_key=b"/read")
 
 
-@attack("a read-only root writable", "ReadOnlyRootDiffers", "mounted")
+@twin("a read-only root writable, which is put right", "mounted", proof="! sh -c ': > /root/x'")
 def _root(forgery: Forgery) -> None:
     forgery.mount("/").flags &= ~RDONLY
     forgery.mount("/").sb_flags &= ~RDONLY
+
+
+@attack("a file of a read-only root open for writing", "WritableFileOpen", "mounted")
+def _held_on_root(forgery: Forgery) -> None:
+    _root(forgery)
+    forgery.open_path("/etc/passwd", flags=os.O_RDWR)
 
 
 @attack("a read-only root under a writable second one", REASON, "mounted")

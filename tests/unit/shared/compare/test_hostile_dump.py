@@ -56,6 +56,16 @@ def regular(
     return opened(1, reg=entry)
 
 
+def opened_on(mount: str, path: str, **fields: Any) -> Change:
+    """A file open for writing on a mount that the dump has writable."""
+
+    def change(dump: SyntheticDump) -> None:
+        entry(mount, flags=0, sb_flags=0)(dump)
+        regular(path, mount=dump.mount(mount).mnt_id, **{"flags": os.O_WRONLY, **fields})(dump)
+
+    return change
+
+
 def mounted(path: str, **fields: Any) -> Change:
     """One more mount that CRIU would make itself."""
     return lambda dump: dump.add_mount(path, **{"root": b"/", "ext_key": None, **fields})
@@ -183,18 +193,18 @@ RULES = (
     ),
     # mounts
     Rule(
-        "root writable",
-        entry("/", flags=0),
-        "ReadOnlyRootDiffers",
-        "readOnlyRootFilesystem: false",
+        "file of a read-only root open for writing",
+        opened_on("/", "/root/held"),
+        "WritableFileOpen",
+        "a read-only root, but the checkpoint has /root/held open",
         Security(read_only_root=True),
         Security(),
     ),
     Rule(
-        "volume writable",
-        entry("/data", flags=0),
-        "MountTreeDiffers",
-        "/data, writable",
+        "file of a read-only volume open for writing",
+        opened_on("/data", "/data/file"),
+        "WritableFileOpen",
+        "/data read-only, but the checkpoint has /data/file open",
         Security(data_read_only=True),
         Security(),
     ),

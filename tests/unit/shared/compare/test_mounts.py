@@ -41,12 +41,10 @@ def test_every_mount_too_many_is_named() -> None:
     assert "the mounts /a, /b, which the checkpointed container did not have" in error.sentence
 
 
-def test_access_is_compared_both_ways() -> None:
-    tighter = refusal([bind("/a"), bind("/b", "rw")], [bind("/a", "ro"), bind("/b", "rro")])
-    assert (tighter.reason, "the mounts /a, /b read-only" in tighter.sentence) == ("MountReadOnly", True)
-    looser = refusal([bind("/a", "ro")], [bind("/a", "rw")])
-    assert (looser.reason, "the mount /a writable" in looser.sentence) == ("MountReadWrite", True)
-    check_mounts([*OURS, bind("/a", "ro")], [*OURS, bind("/a", "rro")])
+def test_other_access_is_put_right_instead() -> None:
+    assert check_mounts([*OURS, bind("/a"), bind("/b", "rw"), bind("/c", "ro")], [
+        *OURS, bind("/a", "ro"), bind("/b", "rro"), bind("/c", "rw"),
+    ]) == ()  # fmt: skip
 
 
 def test_kind_of_a_mount_may_be_told_by_its_options_alone() -> None:
@@ -68,14 +66,6 @@ def test_what_the_kubelet_adds_by_itself_is_only_warned_about() -> None:
     with pytest.raises(Refused) as caught:
         check_mounts(OURS, without)
     assert caught.value.reason == "MountMissing"
-
-
-@pytest.mark.parametrize("dumped", [False, True])
-def test_read_only_root_is_told_by_the_runtimes_own_mounts(dumped: bool) -> None:
-    with pytest.raises(Refused) as caught:
-        check_mounts(spec(Security(read_only_root=dumped)).mounts, spec(Security(read_only_root=not dumped)).mounts)
-    assert caught.value.reason == "ReadOnlyRootDiffers"
-    assert f"readOnlyRootFilesystem: {str(dumped).lower()}" in caught.value.sentence
 
 
 @pytest.mark.parametrize("dumped", [False, True])

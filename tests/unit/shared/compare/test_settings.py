@@ -45,7 +45,6 @@ def test_sentences_say_what_to_set() -> None:
     assert "as 0:0, the checkpointed one ran as 1000:1000" in who.sentence
     assert "set runAsUser: 1000 and runAsGroup: 1000" in who.sentence
     assert "set privileged: true" in refusal(Security(privileged=True), Security()).sentence
-    assert "readOnlyRootFilesystem: true" in refusal(Security(read_only_root=True), Security()).sentence
 
 
 @pytest.mark.parametrize("kind", ["pid", "user", "cgroup", "ipc"])

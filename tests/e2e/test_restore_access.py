@@ -1,0 +1,136 @@
+"""Root and volumes that the pod has read-only or writable where the checkpoint did not: made as the pod says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shared.contract import POD_CHECKPOINT
+from tests.e2e.node.cri import CriError
+from tests.e2e.node.inventory import settled
+from tests.e2e.node.kubelet import Container, Kubelet
+from tests.e2e.node.node import Node
+from tests.e2e.node.program import Program
+from tests.e2e.node.roots import Flavour
+from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
+from tests.e2e.restoring import Images, Taken, checkpointed, have
+from tests.hostile.forgery import Forgery
+
+_TRYING = (
+    "trap 'exec 3>>/held/file' USR1; i=0; while :; do i=$((i+1)); echo $i; "
+    "for f in /root/x /data/x /settings/x; do (echo $i > $f) 2>/dev/null; done; sleep 0.1; done"
+)
+"""Counts, and tries to write to the root and to two volumes; after SIGUSR1 it holds a file of the third open."""
+_ON_NODE = "/var/lib/held"
+DATA, SETTINGS = VolumeMount("/data", "data"), VolumeMount("/settings", "settings", read_only=True)
+HELD = VolumeMount("/held", _ON_NODE)
+
+
+@pytest.fixture(scope="module")
+def trying(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoints: Path) -> Taken:
+    """With a writable root, two writable volumes and a read-only one."""
+    kubelet = Kubelet(node_of("containerd-2.1"))
+    kubelet.node.sh(f"mkdir -p {_ON_NODE}")
+    spec = ContainerSpec(own_checkpoint.base, "trying", ("sh", "-c", _TRYING), mounts=(DATA, SETTINGS, HELD))
+    return checkpointed(kubelet, checkpoints, PodSpec("trying"), spec, lambda each: len(each.log()) > 3)
+
+
+@pytest.fixture(scope="module")
+def holding(node_of: Callable[[Flavour], Node], trying: Taken, checkpoints: Path) -> Taken:
+    """The same with a file of a volume open for writing."""
+
+    def holds(container: Container) -> bool:
+        container.sh("kill -USR1 1")
+        return container.exec("test", "-e", "/held/file").exit_code == 0
+
+    kubelet = Kubelet(node_of("containerd-2.1"))
+    return checkpointed(kubelet, checkpoints, PodSpec("holding"), trying.spec, holds)
+
+
+def create(kubelet: Kubelet, taken: Taken, image: str, **changes: object) -> Container:
+    """To be restored by annotation, the container's spec changed."""
+    have(kubelet.node, taken.base)
+    kubelet.node.sh(f"mkdir -p {_ON_NODE}")
+    spec: ContainerSpec = replace(taken.spec, **changes)  # type: ignore[arg-type]
+    return kubelet.run_pod(taken.pod("changed", annotations={POD_CHECKPOINT: image})).create(spec)
+
+
+def is_read_only(container: Container, path: str) -> bool:
+    """The mount at ``path`` itself, not its file system."""
+    line = next(each for each in container.sh("cat /proc/1/mountinfo").splitlines() if each.split()[4] == path)
+    return "ro" in line.split()[5].split(",")
+
+
+def may_write(container: Container, path: str) -> bool:
+    """The restored process, which tries all the time; an exec must find the same."""
+    seen, before = len(container.log()), container.exec("cat", f"{path}/x").stdout
+    container.wait_for(lambda each: len(each.log()) > seen + 3, "the counter to go on")
+    written = container.exec("cat", f"{path}/x").stdout != before
+    tried = container.exec("sh", "-c", f": > {path}/y")
+    assert (tried.exit_code == 0) == written
+    assert written or "Read-only file system" in tried.stderr
+    return written
+
+
+def test_volume_becomes_read_only_and_another_one_writable(
+    node: Node, daemon: Program, kubelet: Kubelet, trying: Taken, images: Images
+) -> None:
+    mounts = (replace(DATA, read_only=True), replace(SETTINGS, read_only=False), HELD)
+    container = create(kubelet, trying, images.of(trying, "archive"), mounts=mounts)
+    container.start()
+    assert may_write(container, "/root")
+    assert not may_write(container, "/data")
+    assert may_write(container, "/settings")
+    assert is_read_only(container, "/data")
+    assert not is_read_only(container, "/settings")
+
+
+def test_root_becomes_read_only(node: Node, daemon: Program, kubelet: Kubelet, trying: Taken, images: Images) -> None:
+    """With the files that the runtime mounts like it; volumes stay as they were."""
+    container = create(kubelet, trying, images.of(trying, "archive"), read_only_root=True)
+    container.start()
+    assert not may_write(container, "/root")
+    assert may_write(container, "/data")
+    for path in ("/", "/etc/hostname", "/etc/resolv.conf"):
+        assert is_read_only(container, path), path
+    assert not is_read_only(container, "/etc/hosts")
+
+
+def test_file_that_is_open_for_writing_is_refused_before_criu_runs(
+    node: Node, daemon: Program, kubelet: Kubelet, holding: Taken, images: Images
+) -> None:
+    mounts = (DATA, SETTINGS, replace(HELD, read_only=True))
+    container = create(kubelet, holding, images.of(holding, "archive"), mounts=mounts)
+    with pytest.raises(CriError, match="WritableFileOpen") as failure:
+        container.start()
+    assert "/held/file open there for writing" in failure.value.details
+    assert not node.path(f"/run/nri-restore/{container.id}/restoring").exists()
+
+
+def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
+    node: Node, daemon: Program, kubelet: Kubelet, holding: Taken, images: Images, checkpoints: Path
+) -> None:
+    """The checkpoint says that it lies on the root, so that only the kernel finds it on the volume."""
+    forgery = Forgery(holding.archive)
+    (held,) = (each.reg for each in forgery.opened if each.reg.name == b"/held/file")
+    held.mnt_id = forgery.mount("/").mnt_id
+    forged = replace(holding, archive=checkpoints / "held-elsewhere.tar")
+    forged.archive.write_bytes(forgery.tar())
+    image = images.of(forged, "archive")
+    node.sh(f"mkdir -p {_ON_NODE}; : > {_ON_NODE}/file")
+    have(node, holding.base, image)
+    before = node.inventory()
+    writable = create(kubelet, forged, image)
+    writable.start()
+    assert may_write(writable, "/data"), "it restores where the pod has the volume writable"
+    kubelet.remove_all()
+    container = create(kubelet, forged, image, mounts=(DATA, SETTINGS, replace(HELD, read_only=True)))
+    with pytest.raises(CriError, match="WritableFileOpen: the pod asks for /held read-only") as failure:
+        container.start()
+    assert failure.value.details.count("WritableFileOpen") == 1
+    assert not container.log()[len(forged.logged) :]
+    kubelet.remove_all()
+    assert settled(node, before) == {}
