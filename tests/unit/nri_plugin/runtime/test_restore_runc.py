@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import time
@@ -427,6 +428,23 @@ def test_start_leaves_alone_what_was_stopped_when_dumped(wrapper: Any) -> None:
         assert wrapper.run("start", "c" * 64).returncode == 0
         assert state_of(pids[1]) == "T"
         assert "T" not in {state_of(pids[0]), state_of(pids[2])}
+    finally:
+        os.killpg(top.pid, signal.SIGKILL)
+        top.wait()
+
+
+def test_limits_are_lowered_in_the_whole_tree_before_it_wakes(wrapper: Any) -> None:
+    top, pids = stopped_tree()
+    try:
+        wrapper.prepare("ok", stopped="", adjust="nofile 60:61\noom_score_adj 900\n")
+        wrapper.behaves(f"restored={top.pid}")
+        assert wrapper.create().returncode == 0, wrapper.logged
+        for pid in pids:
+            assert state_of(pid) == "T"
+            assert re.search(r"Max open files +60 +61 ", Path(f"/proc/{pid}/limits").read_text())
+            assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "900\n"
+        assert wrapper.run("start", "c" * 64).returncode == 0
+        assert "T" not in {state_of(pid) for pid in pids}
     finally:
         os.killpg(top.pid, signal.SIGKILL)
         top.wait()
