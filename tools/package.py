@@ -46,7 +46,8 @@ class Package:
 
 PACKAGES = (
     Package(
-        "nri-restore", ("shared", "nri_plugin"), frozenset({"kubernetes", "PyYAML", "websocket-client", "urllib3"}),
+        "nri-restore", ("shared", "nri_plugin"),
+        frozenset({"isal", "kubernetes", "PyYAML", "websocket-client", "urllib3"}),
         {"usr/bin/nri-restore": "nri_plugin.cli"}, ("nri-restore", 8), "restores checkpointed containers on this node",
         "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
     ),

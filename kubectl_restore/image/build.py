@@ -37,6 +37,8 @@ class Order:
     """``REF``, ``oci:DIR[:NAME]`` or ``oci-archive:FILE[:NAME]``; None: what the checkpoint recorded."""
     to_disk: bool = False
     """Whether the destination is on this machine, where reading the archive twice at a time costs nothing."""
+    compression: Compression | None = None
+    """Of the layers made of the checkpoint; None: as they are in it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def build(order: Order, access: AccessTo, open_destination: Callable[[Image | No
     """
     with open_checkpoint(order.checkpoint) as files, ExitStack() as stack:
         checkpoint = read_checkpoint(files)
-        content = _Content.of(files, checkpoint)
-        if order.to_disk and content.file and files.compression is Compression.NONE:
+        content = _Content.of(files, checkpoint, order.compression)
+        plain = files.compression is Compression.NONE and order.compression in (None, Compression.NONE)
+        if order.to_disk and content.file and plain:
             expected: ImageFormat = order.image_format or "layered"
             content = content.hashed_ahead(expected, stack)
         # Loading what reads CRIU's images takes long enough for the hash to be well on its way.
@@ -121,14 +124,16 @@ class _Content:
     """When the container was frozen; what no engine leaves out but a crafted archive may: the file's own time."""
     whole: Layer
     images: Layer
+    compression: Compression | None
 
     @classmethod
-    def of(cls, files: CheckpointFiles, checkpoint: Checkpoint) -> _Content:
+    def of(cls, files: CheckpointFiles, checkpoint: Checkpoint, compression: Compression | None) -> _Content:
         status = files.path.stat()
         created = checkpoint.checkpointed_at or datetime.fromtimestamp(int(status.st_mtime), UTC)
         file = FileRange.whole(files.path) if S_ISREG(status.st_mode) else None
-        whole, images = archive_layer(files, created), checkpoint_layer(files, checkpoint, created)
-        return cls(files, checkpoint, file, created, whole, images)
+        whole = archive_layer(files, created).compressed(compression)
+        images = checkpoint_layer(files, checkpoint, created).compressed(compression)
+        return cls(files, checkpoint, file, created, whole, images, compression)
 
     def hashed_ahead(self, image_format: ImageFormat, stack: ExitStack) -> _Content:
         """Begins with the digest of the large layer of that format; ``stack`` ends it."""
@@ -137,7 +142,8 @@ class _Content:
         return replace(self, images=replace(self.images, ahead=stack.enter_context(Ahead(self.images.source))))
 
     def rootfs(self) -> Layer | None:
-        return rootfs_layer(self.files, self.checkpoint, self.created)
+        layer = rootfs_layer(self.files, self.checkpoint, self.created)
+        return layer and layer.compressed(self.compression)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from kubectl_restore.image.compressing import Compressing, Decompressing
 from kubectl_restore.image.measure import Ahead, Measurement
-from kubectl_restore.image.source import FileRange, Joined, Literal, Opened, Source
+from kubectl_restore.image.source import FileRange, Joined, Literal, Opened, Source, Stream
 from shared import contract, oci
 from shared.archive import CheckpointFiles
 from shared.compression import Compression, sniff
@@ -50,7 +51,7 @@ _MEDIA_TYPES: Final = {
 class Layer:
     """A layer still to be written; ``created_by`` is its line in the image's history."""
 
-    source: Source
+    source: Stream
     compression: Compression
     created_by: str
     ahead: Ahead | None = None
@@ -58,7 +59,23 @@ class Layer:
 
     def measurement(self) -> AbstractContextManager[Measurement | Ahead]:
         """What the destination's writing has to pass through; whoever made ``ahead`` ends it."""
-        return nullcontext(self.ahead) if self.ahead else Measurement(self.compression)
+        return nullcontext(self.ahead) if self.ahead else self.fresh_measurement()
+
+    def fresh_measurement(self) -> Measurement:
+        if isinstance(self.source, Compressing):
+            return Measurement(plain_hash=self.source.plain_hash)
+        return Measurement(self.compression)
+
+    def compressed(self, wanted: Compression | None) -> Layer:
+        """The same content, compressed as ``wanted``; None: as it is."""
+        if wanted is None or wanted is self.compression:
+            return self
+        plain: Stream = self.source
+        if self.compression is not Compression.NONE:
+            plain = Decompressing(plain, self.compression, f"the {self.created_by}")
+        return replace(
+            self, source=plain if wanted is Compression.NONE else Compressing(plain, wanted), compression=wanted
+        )
 
     @property
     def media_type(self) -> str:

@@ -17,7 +17,7 @@ from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.measure import Ahead, Measured, Measurement
 from kubectl_restore.image.progress import Progress
-from kubectl_restore.image.source import FileRange, Literal, Source
+from kubectl_restore.image.source import FileRange, Literal, Source, Stream
 from shared import oci
 from shared.errors import RestoreError
 
@@ -161,7 +161,7 @@ class LayoutDestination:
         self._made.append(path)
         return path
 
-    def _store(self, source: Source, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
+    def _store(self, source: Stream, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
         with _writing(self._path), measuring as measurement:
             temporary = self._temporary()
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

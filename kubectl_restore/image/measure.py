@@ -17,7 +17,7 @@ from typing import Final, Self
 import zstandard
 
 from kubectl_restore.image.progress import Piece
-from kubectl_restore.image.source import PIECE_BYTES, Source
+from kubectl_restore.image.source import PIECE_BYTES, Stream
 from shared.compression import Compression
 from shared.errors import CheckpointInvalid, RestoreError
 
@@ -43,12 +43,14 @@ class Measured:
 class Measurement:
     """Hashes everything that passes through ``tee``; a context manager, so that its thread always ends."""
 
-    def __init__(self, compression: Compression = Compression.NONE) -> None:
+    def __init__(self, compression: Compression = Compression.NONE, *, plain_hash: hashlib._Hash | None = None) -> None:
+        """``compression`` is undone for the diff ID, unless whoever compresses has it in ``plain_hash`` at the end."""
         self._pending: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
         self._compression = compression
         self._fed = 0
         self._raw = hashlib.sha256()
-        self._plain = hashlib.sha256() if compression is not Compression.NONE else self._raw
+        own = hashlib.sha256() if compression is not Compression.NONE else self._raw
+        self._plain = plain_hash or own
         self._error: CheckpointInvalid | None = None
         self._thread = threading.Thread(target=self._hash, name="measure", daemon=True)
         self._thread.start()
@@ -107,7 +109,7 @@ class Ahead:
     hash never runs further ahead of it than LEAD_BYTES. A context manager, so that its thread always ends.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Stream) -> None:
         self._source = source
         self._hash = hashlib.sha256()
         self._position = 0

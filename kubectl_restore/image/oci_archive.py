@@ -27,7 +27,7 @@ from kubectl_restore.image.layout import (
 )
 from kubectl_restore.image.measure import Ahead, Measured, Measurement
 from kubectl_restore.image.progress import Progress
-from kubectl_restore.image.source import FileRange, Literal, Source
+from kubectl_restore.image.source import FileRange, Literal, Source, Stream
 from shared import oci
 from shared.errors import RestoreError
 
@@ -66,7 +66,7 @@ class ArchiveImages:
 
 
 class ArchiveDestination:
-    """Writes an OCI archive in one pass: a blob's header goes out with a blank name that is filled in at its end.
+    """Writes an OCI archive in one pass: a blob's header goes out blank, and is filled in at its end.
 
     The file appears under its name when it is complete, replacing what was there; only its owner may read it.
     """
@@ -112,20 +112,20 @@ class ArchiveDestination:
             self._file.close()
             self._temporary.replace(self._path)
 
-    def _store(self, source: Source, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
+    def _store(self, source: Stream, label: str, measuring: AbstractContextManager[Measurement | Ahead]) -> Measured:
         with self._writing(), measuring as measurement:
             start = self._file.tell()
-            self._file.write(_header(blob_path(_UNKNOWN), source.size))
+            self._file.write(_header(blob_path(_UNKNOWN), 0))
             for piece in measurement.tee(self._progress.track(label, source.size, source.pieces())):
                 self._file.write(piece)
-            self._file.write(bytes(-source.size % _BLOCK))
             measured = measurement.result()
+            self._file.write(bytes(-measured.size % _BLOCK))
             end = self._file.tell()
             self._file.seek(start)
             if measured.digest in self._written:
                 self._file.truncate()
             else:
-                self._file.write(_header(blob_path(measured.digest), source.size))
+                self._file.write(_header(blob_path(measured.digest), measured.size))
                 self._file.seek(end)
                 self._written.add(measured.digest)
         return measured
@@ -150,4 +150,5 @@ def _header(name: str, size: int) -> bytes:
     entry = tarfile.TarInfo(name)
     entry.size = size
     entry.mode = 0o644
-    return entry.tobuf(tarfile.PAX_FORMAT)
+    # Of one length whatever the size (above 8 GiB in base 256), so that it can be filled in later.
+    return entry.tobuf(tarfile.GNU_FORMAT)

@@ -18,12 +18,12 @@ _SHOWN_BYTES: Final = 1 << 20
 
 
 class Progress(Protocol):
-    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
-        """Passes ``pieces`` on, counting them as bytes ``offset`` and up of ``size``."""
+    def track(self, label: str, size: int | None, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
+        """Passes ``pieces`` on, counting them as bytes ``offset`` and up of ``size`` (None: not known yet)."""
 
 
 class Silent:
-    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
+    def track(self, label: str, size: int | None, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
         return pieces
 
 
@@ -59,8 +59,8 @@ class _Rich:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
-        if size < _SHOWN_BYTES:
+    def track(self, label: str, size: int | None, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
+        if size is not None and size < _SHOWN_BYTES:
             yield from pieces
             return
         task = next((task.id for task in self._bars.tasks if task.description == label), None)

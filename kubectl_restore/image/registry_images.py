@@ -17,11 +17,10 @@ from kubectl_restore.image.layout import check_blob
 from kubectl_restore.image.measure import Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.registry import Registry, read_answer
-from kubectl_restore.image.source import Literal, Opened, Source
+from kubectl_restore.image.source import Literal, Opened, Source, Stream
 from kubectl_restore.image.transport import Transport
 from kubectl_restore.image.upload import Upload
 from shared import oci
-from shared.compression import Compression
 from shared.errors import RestoreError, Unavailable
 
 _MANIFEST_TIMEOUT_S: Final = 120.0
@@ -81,7 +80,7 @@ class RegistryDestination:
         """Nothing to take back: an upload cancels itself, and blobs no manifest names are the registry's to collect."""
 
     def write(self, layer: Layer) -> Written:
-        measured = self._upload(layer.source, layer.compression, layer.created_by)
+        measured = self._upload(layer.source, layer.fresh_measurement(), layer.created_by)
         return Written(oci.Descriptor(layer.media_type, measured.digest, measured.size), measured.diff_id)
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
@@ -91,12 +90,12 @@ class RegistryDestination:
             self._mount(descriptor.digest) if self._mount_from and isinstance(image.images, RegistryImages) else ""
         )
         if session is not None:
-            measured = self._upload(image.images.blob(descriptor), Compression.NONE, base_label(descriptor), session)
+            measured = self._upload(image.images.blob(descriptor), Measurement(), base_label(descriptor), session)
             check_blob(measured, descriptor, image.images.place)
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         if not self._registry.has(oci.digest_of(config)):
-            self._upload(Literal(config), Compression.NONE, "config")
+            self._upload(Literal(config), Measurement(), "config")
         url = self._registry.url(f"manifests/{self._reference.target}")
         headers = {"Content-Type": oci.MANIFEST}
         answer = self._registry.request(
@@ -113,9 +112,9 @@ class RegistryDestination:
         answer = self._registry.request("POST", url, headers={"Content-Length": "0"}, expect=(201, 202))
         return None if answer.status == 201 else self._registry.absolute(url, answer.headers.get("Location", ""))
 
-    def _upload(self, source: Source, compression: Compression, label: str, session: str = "") -> Measured:
+    def _upload(self, source: Stream, measuring: Measurement, label: str, session: str = "") -> Measured:
         with (
-            Measurement(compression) as measurement,
+            measuring as measurement,
             Upload(self._registry, source, label, self._progress, session) as upload,
         ):
             return upload.send(measurement)

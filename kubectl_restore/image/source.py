@@ -22,6 +22,17 @@ _COPY_BYTES: Final = 8 << 20
 _CANNOT_COPY: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
+class Stream(Protocol):
+    """A source whose size may show at its end only."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in all, None when not known yet."""
+
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+        """The bytes from ``offset`` to the end, in pieces of ``piece_bytes`` at most."""
+
+
 class Source(Protocol):
     @property
     def size(self) -> int:

@@ -1,7 +1,8 @@
 """One blob on its way into a registry: sent in one stream, taken up again where it broke off.
 
-The first attempt is one PATCH for the whole blob, which every registry takes (docker push does the same). After a
-failure the rest goes in chunks, each a request of its own with Content-Range. A registry that forgets an interrupted
+The first attempt is one PATCH for the whole blob, which every registry takes (docker push does the same, without a
+length as we do for what is compressed on the way). After a failure the rest goes in chunks, each a request of its own
+with Content-Range. A registry that forgets an interrupted
 upload (distribution 2.x does, once a PATCH broke off inside) gets it anew from the first byte; nothing is hashed twice.
 Source: OCI distribution-spec v1.1, "Pushing blobs".
 """
@@ -9,16 +10,19 @@ Source: OCI distribution-spec v1.1, "Pushing blobs".
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final
 from urllib.parse import urlencode
 
 from kubectl_restore.image.measure import Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.registry import Answer, Registry, read_answer
-from kubectl_restore.image.source import Source
+from kubectl_restore.image.source import Stream
+from kubectl_restore.image.transport import Body
 from shared.errors import RestoreError, Unavailable
 
 CHUNK_BYTES: Final = 32 << 20
@@ -34,7 +38,7 @@ _OCTETS: Final = {"Content-Type": "application/octet-stream"}
 class Upload:
     """An upload session; ``send`` may be called once. A context manager: leaving it by an error cancels the upload."""
 
-    def __init__(self, registry: Registry, source: Source, label: str, progress: Progress, session: str = "") -> None:
+    def __init__(self, registry: Registry, source: Stream, label: str, progress: Progress, session: str = "") -> None:
         self._registry = registry
         self._source = source
         self._label = label
@@ -43,7 +47,9 @@ class Upload:
         self._sent = 0
         self._sure = True
         self._digest = ""
-        self._chunk = max(source.size, 1)
+        self._end = source.size
+        """None while a stream has not been read to its end."""
+        self._chunk = max(sys.maxsize if source.size is None else source.size, 1)
 
     def __enter__(self) -> Upload:
         return self
@@ -80,7 +86,7 @@ class Upload:
             self._find_position()
         if not self._session:
             self._start()
-        while self._sent < self._source.size:
+        while self._end is None or self._sent < self._end:
             self._patch(measurement)
         measured = measurement.result()
         self._digest = measured.digest
@@ -94,20 +100,26 @@ class Upload:
         self._sent = 0
 
     def _patch(self, measurement: Measurement) -> None:
-        start, end = self._sent, min(self._source.size, self._sent + self._chunk)
-        headers = {**_OCTETS, "Content-Length": str(end - start)}
-        if (start, end) != (0, self._source.size):
-            headers["Content-Range"] = f"{start}-{end - 1}"
-
-        def body() -> Iterator[bytes]:
-            pieces = _first(end - start, self._source.pieces(start))
-            return self._progress.track(self._label, self._source.size, measurement.tee(pieces, start), start)
-
+        start = self._sent
+        if self._end is None and self._chunk < sys.maxsize:
+            content = b"".join(self._pieces(measurement, start, self._chunk))  # a chunk's length goes before it
+            if not content:
+                return
+            body: Body = content
+            size: int | None = len(content)
+        else:
+            size = None if self._end is None else min(self._end - start, self._chunk)
+            body = partial(self._pieces, measurement, start, size)
+        headers = dict(_OCTETS)
+        if size is not None:
+            headers["Content-Length"] = str(size)
+            if (start, size) != (0, self._source.size):
+                headers["Content-Range"] = f"{start}-{start + size - 1}"
         response = self._registry.open("PATCH", self._session, headers=headers, body=body)
         answer = read_answer(response, self._registry.transport)
         if answer.status in (202, 204):
             self._follow(self._session, answer)
-            self._sent = _received(answer, otherwise=end)
+            self._sent = _received(answer, otherwise=(self._end or 0) if size is None else start + size)
         elif answer.status == 413 and self._chunk > CHUNK_BYTES:
             raise Unavailable("RegistryTooLarge", f"{self._registry.place} refuses requests above {self._chunk} bytes")
         elif answer.status in (404, 416) and (start or self._chunk <= CHUNK_BYTES):
@@ -115,6 +127,19 @@ class Upload:
             raise Unavailable("RegistryInterrupted", f"{self._registry.place} lost the upload")
         else:
             raise self._registry.refusal(answer)
+
+    def _pieces(self, measurement: Measurement, start: int, size: int | None) -> Iterator[bytes]:
+        """What goes into one request; all that is left when ``size`` is None."""
+        pieces = measurement.tee(self._to_the_end(start), start)
+        limited = pieces if size is None else _first(size, pieces)
+        return self._progress.track(self._label, self._source.size, limited, start)
+
+    def _to_the_end(self, start: int) -> Iterator[bytes]:
+        position = start
+        for piece in self._source.pieces(start):
+            position += len(piece)
+            yield piece
+        self._end = position
 
     def _commit(self, digest: str) -> None:
         url = self._session + ("&" if "?" in self._session else "?") + urlencode({"digest": digest})

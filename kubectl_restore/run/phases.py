@@ -40,7 +40,7 @@ class Phases:
     def note(self, sentence: str) -> None:
         self._tell("note", "", sentence)
 
-    def track(self, label: str, size: int, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
+    def track(self, label: str, size: int | None, pieces: Iterator[Piece], offset: int = 0) -> Iterator[Piece]:
         for piece in self.bars.track(label, size, pieces, offset):
             self._bytes += len(piece)
             yield piece

@@ -16,7 +16,7 @@ from kubectl_restore.grouped import with_flags
 from kubectl_restore.kube.duration import seconds
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
-from kubectl_restore.verbs.build import destination_of, reference_of
+from kubectl_restore.verbs.build import CompressFlag, compression_of, destination_of, reference_of
 from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, TlsVerify
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(
     base: Annotated[
         str, typer.Option("--base", metavar="IMAGE", help="As for build: the image the container was started from.")
     ] = "",
+    compress: CompressFlag = None,
     delete_source: Annotated[
         bool, typer.Option("--delete-source", help="Delete POD once the copy is Ready, and only then.")
     ] = False,
@@ -124,7 +125,7 @@ def run(
         place = NodeFile(taken.target.node, taken.path)
         phases.note(f"the archive stays on its node: node/{place.node}:{place.path}")
         with phases.phase("push", f"to {reference}"), opened(place, fetching) as archive:
-            order = Order(archive.path, None, base or None)
+            order = Order(archive.path, None, base or None, compression=compression_of(compress))
             destination = partial(destination_of, reference, None, None, pushed_to, phases)
             built = build_image(
                 order, lambda host: pushed_to if host == reference.registry else other, destination, phases.note

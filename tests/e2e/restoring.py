@@ -107,16 +107,18 @@ class Images:
     """Checkpoint images in the registry, built by the product, each once a session."""
 
     registry: Registry
-    built: dict[tuple[Path, ImageFormat], str] = field(default_factory=dict)
+    built: dict[tuple[Path, str], str] = field(default_factory=dict)
 
-    def of(self, taken: Taken, image_format: ImageFormat) -> str:
+    def of(self, taken: Taken, image_format: ImageFormat, compression: str = "") -> str:
         """Reference of the checkpoint image of this format, as nodes call it."""
-        key = taken.archive, image_format
+        tag = f"{image_format}-{compression}" if compression else image_format
+        key = taken.archive, tag
         if key not in self.built:
-            name = f"checkpoints/{taken.name}:{image_format}"
+            name = f"checkpoints/{taken.name}:{tag}"
             reference = f"{self.registry.address}/{name}"
             base = taken.base.replace(f"localhost:{PORT}", self.registry.address)
             words: list[str | Path] = [taken.archive, "-t", reference, "--format", image_format, "--base", base]
+            words += ["--compress", compression] if compression else []
             command = [sys.executable, "-c", _BUILD, "build", *words, "--push", "--plain-http", "-q"]
             run(command, timeout_s=60, env={"PYTHONPATH": str(CHECKOUT), "HOME": "/root"})
             self.built[key] = local(name)

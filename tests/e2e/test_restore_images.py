@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from shared import contract
+from shared.contract import ImageFormat
 from tests.e2e.engines import crio, podman, rewritten
 from tests.e2e.node.counter import CREATED, DELETED, printed
 from tests.e2e.node.cri import CriError
@@ -163,6 +164,26 @@ def test_images_of_other_tools_resume(
     image = made(tool)
     have(node, image, own_checkpoint.base)
     container = kubelet.run_pod(own_checkpoint.pod("made")).run(replace(own_checkpoint.spec, image=image))
+    assert_resumed(container, own_checkpoint)
+
+
+@pytest.mark.parametrize(("image_format", "compression"), [("archive", "gzip"), ("layered", "zstd")])
+def test_compressed_image_resumes(
+    node: Node,
+    daemon: Program,
+    kubelet: Kubelet,
+    own_checkpoint: Taken,
+    images: Images,
+    registry: Registry,
+    image_format: ImageFormat,
+    compression: str,
+) -> None:
+    image = images.of(own_checkpoint, image_format, compression)
+    path = image.removeprefix("localhost:5000/").replace(":", "/manifests/")
+    _, _, manifest = registry.request("GET", f"/v2/{path}", headers={"Accept": MANIFEST})
+    assert json.loads(manifest)["layers"][-1]["mediaType"].endswith(f".tar+{compression}")
+    have(node, image, own_checkpoint.base)
+    container = kubelet.run_pod(own_checkpoint.pod("compressed")).run(own_checkpoint.restored(image))
     assert_resumed(container, own_checkpoint)
 
 

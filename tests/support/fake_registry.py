@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+_TO_THE_END = 1 << 62
+"""As the length of a request that does not say it (Transfer-Encoding: chunked)."""
 TLS = Path(__file__).resolve().parents[1] / "data" / "tls"
 
 
@@ -128,7 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         registry.requests.append((self.command, self.path, dict(self.headers)))
         url = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        length = int(self.headers.get("Content-Length") or 0)
+        chunked = self.headers.get("Transfer-Encoding") == "chunked"
+        length = _TO_THE_END if chunked else int(self.headers.get("Content-Length") or 0)
         if faults.largest_body is not None and length > faults.largest_body:
             self.close_connection = True
             return self._answer(413)
@@ -255,7 +258,16 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200, json.dumps(answer).encode())
 
     def _read(self, length: int) -> bytes:
-        return self.rfile.read(length)
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(length)
+        content = bytearray()
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+            if len(content) >= length:
+                return bytes(content[:length])
+        self.rfile.readline()
+        return bytes(content)
 
     def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

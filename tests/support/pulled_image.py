@@ -47,6 +47,16 @@ def pull(images: Images, target: str) -> PulledImage:
     return PulledImage(manifest, config, layers, plain)
 
 
+def decompressed(content: bytes) -> bytes:
+    """By the first bytes: gzip members, zstd frames, or as it is."""
+    if content.startswith(b"\x1f\x8b"):
+        return gzip.decompress(content)
+    if content.startswith(b"\x28\xb5\x2f\xfd"):
+        with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as reader:
+            return reader.read()
+    return content
+
+
 def _blob(images: Images, document: dict[str, Any]) -> bytes:
     descriptor = oci.parse_descriptor(document)
     content = b"".join(images.blob(descriptor).pieces())
@@ -58,7 +68,7 @@ def _plain(layer: bytes, media_type: str) -> bytes:
     if media_type == oci.LAYER_GZIP:
         return gzip.decompress(layer)
     if media_type == oci.LAYER_ZSTD:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(layer)
+        return decompressed(layer)
     assert media_type == oci.LAYER
     return layer
 

@@ -19,7 +19,7 @@ from kubectl_restore.image.oci_archive import ArchiveDestination, ArchiveImages
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.image.registry_images import RegistryDestination, RegistryImages
 from shared import contract, oci
-from shared.compression import Compression
+from shared.compression import Compression, sniff
 from shared.contract import ImageFormat
 from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.metadata import BaseImage as BaseRecord
@@ -35,11 +35,17 @@ from tests.support.checkpoints import (
 )
 from tests.support.docker_registry import PROGRAM, docker_registry
 from tests.support.fake_registry import FakeRegistry, Faults
-from tests.support.pulled_image import PulledImage, pull
+from tests.support.pulled_image import PulledImage, decompressed, pull
 from tests.unit.kubectl_restore.conftest import StartRegistry, WriteCheckpoint
 
 PLACES = ["layout", "archive", "registry", *(["docker-registry"] if PROGRAM else [])]
 NAME = "shop/ck:1"
+_MEDIA_TYPES = {
+    Compression.NONE: "application/vnd.oci.image.layer.v1.tar",
+    Compression.GZIP: "application/vnd.oci.image.layer.v1.tar+gzip",
+    Compression.ZSTD: "application/vnd.oci.image.layer.v1.tar+zstd",
+}
+"""image-spec layer.md."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +66,14 @@ class Place:
     to_disk: bool = False
     warnings: list[str] = field(default_factory=list)
 
-    def build(self, checkpoint: Path, image_format: ImageFormat | None = None, base: str | None = None) -> Built:
-        order = Order(checkpoint, image_format, base, to_disk=self.to_disk)
+    def build(
+        self,
+        checkpoint: Path,
+        image_format: ImageFormat | None = None,
+        base: str | None = None,
+        compression: Compression | None = None,
+    ) -> Built:
+        order = Order(checkpoint, image_format, base, self.to_disk, compression)
         return build(order, _access, self.open, self.warnings.append)
 
     def pull(self, built: Built) -> PulledImage:
@@ -125,6 +137,27 @@ def test_the_archive_format_is_the_archive_and_nothing_else(
     assert image.config["created"] == "2026-11-24T03:24:13.861955Z"
     assert (image.config["os"], image.config["architecture"]) == ("linux", "amd64")
     assert built.image_format == "archive"
+
+
+@pytest.mark.parametrize("given", list(Compression))
+@pytest.mark.parametrize("wanted", list(Compression))
+def test_layers_of_the_checkpoint_are_compressed_as_wanted(
+    given: Compression, wanted: Compression, place: Place, base: str, write_checkpoint: WriteCheckpoint
+) -> None:
+    """``pull`` compares every digest, size and diff ID."""
+    path = write_checkpoint(crio(), given)
+    built = place.build(path, "archive", base, wanted)
+    image = place.pull(built)
+    [layer] = image.manifest["layers"]
+    assert layer["mediaType"] == _MEDIA_TYPES[wanted]
+    assert sniff(image.layers[0][:4]) is wanted
+    assert decompressed(image.layers[0]) == tar_of(crio())
+    assert place.build(path, "archive", base, wanted) == built, "of the same input the same image"
+    layered = place.pull(place.build(path, "layered", base, wanted))
+    assert [each["mediaType"] for each in layered.manifest["layers"][2:]] == [_MEDIA_TYPES[wanted]] * 2
+    assert layered.layers[:2] == BaseImage().layers, "the base's are as they were"
+    assert layered.root()[".nri-restore/config.dump"][1] == crio()["config.dump"]
+    assert "etc/motd" not in layered.root()
 
 
 @pytest.mark.parametrize("files", [containerd, crio, podman])

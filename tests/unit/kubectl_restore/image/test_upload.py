@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from kubectl_restore.image.access import Access
 from kubectl_restore.image.measure import Measured, Measurement
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.image.registry import Registry
-from kubectl_restore.image.source import PIECE_BYTES, Literal, Source
+from kubectl_restore.image.source import PIECE_BYTES, Literal, Stream
 from kubectl_restore.image.upload import Upload
 from shared import oci
 from shared.errors import CheckpointInvalid, RestoreError, Unavailable
@@ -43,7 +46,7 @@ class _Counted:
             yield CONTENT[start : start + (1 << 16)]
 
 
-def _send(registry: FakeRegistry, source: Source | None = None) -> Measured:
+def _send(registry: FakeRegistry, source: Stream | None = None) -> Measured:
     client = Registry(registry.host, "ck", Access("always"), push=True)
     with (
         Measurement() as measurement,
@@ -78,6 +81,40 @@ def test_an_upload_goes_on_where_it_broke_off(start_registry: StartRegistry) -> 
     assert ranges[0] is None
     assert ranges[1] == f"300000-{300_000 + CHUNK - 1}"
     assert registry.count("POST") == 1
+
+
+class _Unsized(_Counted):
+    size = None  # type: ignore[assignment]
+
+
+def test_a_stream_of_unknown_size_is_sent_in_one_request(start_registry: StartRegistry) -> None:
+    registry, source = start_registry(), _Unsized()
+    _assert_arrived(registry, _send(registry, source))
+    assert source.given == -(-len(CONTENT) // (1 << 16))
+    patches = [headers for method, _, headers in registry.requests if method == "PATCH"]
+    assert [("Content-Length" in headers, "Content-Range" in headers) for headers in patches] == [(False, False)]
+
+
+@pytest.mark.parametrize("faults", [{"drop_patch_after": [300_000, 100, 200_000]}, {"largest_body": CHUNK}])
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_stream_of_unknown_size_goes_on_in_chunks_of_known_size(
+    faults: dict[str, Any], forget: bool, start_registry: StartRegistry
+) -> None:
+    registry = start_registry(faults=Faults(**deepcopy(faults), forget_dropped=forget))
+    _assert_arrived(registry, _send(registry, _Unsized()))
+    chunks = [headers for method, _, headers in registry.requests if method == "PATCH"][1:]
+    assert chunks
+    assert all(int(headers["Content-Length"]) <= CHUNK for headers in chunks)
+
+
+def test_a_stream_of_unknown_size_may_end_with_a_chunk(
+    start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", CONTENT[: 1 << 18])
+    registry = start_registry(faults=Faults(drop_patch_after=[1 << 17]))
+    _assert_arrived(registry, _send(registry, _Unsized()))
+    assert registry.count("PATCH") == 3
 
 
 def test_a_registry_that_forgot_the_upload_gets_it_anew(start_registry: StartRegistry) -> None:

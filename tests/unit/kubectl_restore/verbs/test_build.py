@@ -89,10 +89,22 @@ def test_an_oci_archive_is_written(run: Run, write_checkpoint: WriteCheckpoint, 
     assert f"OCI archive {path}" in text
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_layers_are_compressed_as_asked(
+    compression: str, run: Run, write_checkpoint: WriteCheckpoint, base: str, start_registry: StartRegistry
+) -> None:
+    registry = start_registry()
+    words = ("--push", "--base", base, "--format", "archive", "--compress", compression)
+    assert run(write_checkpoint(), "-t", f"{registry.host}/ck", *words)[0] == 0
+    [layer] = registry.manifest("ck", "latest")["layers"]
+    assert layer["mediaType"].rpartition(".")[2] == {"none": "tar", "gzip": "tar+gzip", "zstd": "tar+zstd"}[compression]
+
+
 @pytest.mark.parametrize(
     "words",
     [
         (),
+        ("--push", "--compress", "lz4"),
         ("--push", "--oci-layout", "x"),
         ("--oci-layout", "x", "--oci-archive", "y"),
         ("--push", "--format", "docker"),
