@@ -142,7 +142,8 @@ def _in_blocks(pieces: Iterator[bytes], *, empty: bool) -> Iterator[bytes]:
 def _gzip(block: bytes) -> bytes:
     from isal import isal_zlib
 
-    return isal_zlib.compress(block, _GZIP_LEVEL, 16 + 15)
+    member: bytes = isal_zlib.compress(block, _GZIP_LEVEL, 16 + 15)
+    return member
 
 
 def _zstd(block: bytes) -> bytes:
