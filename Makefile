@@ -23,12 +23,16 @@ demo: setup ## restore a checkpointed counter on a containerd 1.7 node; ARCHIVE=
 	@$(BIN)/python -m tests.e2e.demo $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(BASE),--base '$(BASE)')
 
 test: setup ## every test: unit, then real nodes
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest tests/unit tests/fuzz
 	@$(BIN)/pytest tests/e2e
 	@$(BIN)/pytest tests/hostile
 
 hostile: setup ## forge checkpoints in hundreds of ways and restore them on a real node; the last line has the figures
 	@$(BIN)/python -m tests.hostile
+
+fuzz: setup ## feed every parser of foreign bytes with odd ones for MINUTES (10), guided by coverage; all share the time
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(addprefix --target ,$(TARGET))
 
 lint: setup ## formatting, types, layers, shell, generated files
 	@$(BIN)/ruff check
@@ -59,4 +63,4 @@ clean: ## remove .venv, build output, test nodes and their cache
 	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nri-restore"
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test hostile lint bench docs protos package clean
+.PHONY: help setup demo test hostile fuzz lint bench docs protos package clean

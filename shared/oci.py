@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shared.errors import RestoreError
+from shared.member_names import quoted
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -223,13 +224,15 @@ def parse_reference(text: str) -> Reference:
         registry, path = _DEFAULT_REGISTRY, rest
     path, colon, tag = path.partition(":")
     if colon and not _TAG.fullmatch(tag):
-        raise _bad_reference(text, f"{tag!r} is no valid tag")
+        raise _bad_reference(text, f"{quoted(tag)} is no valid tag")
     if not _REGISTRY.fullmatch(registry):
-        raise _bad_reference(text, f"{registry!r} is no valid registry host")
+        raise _bad_reference(text, f"{quoted(registry)} is no valid registry host")
     if registry == _DEFAULT_REGISTRY and path and "/" not in path:
         path = f"library/{path}"
     if not _REPOSITORY.fullmatch(path) or len(path) > 255:
-        raise _bad_reference(text, f"{path!r} is no valid repository name (lower-case letters, digits, . _ - and /)")
+        raise _bad_reference(
+            text, f"{quoted(path)} is no valid repository name (lower-case letters, digits, . _ - and /)"
+        )
     return Reference(registry, path, tag or (None if digest else "latest"), digest or None)
 
 
@@ -257,4 +260,4 @@ def _invalid(what: str) -> RestoreError:
 
 
 def _bad_reference(text: str, why: str) -> RestoreError:
-    return RestoreError("ReferenceInvalid", f"{text!r} is no image reference: {why}")
+    return RestoreError("ReferenceInvalid", f"{quoted(text)} is no image reference: {why}")

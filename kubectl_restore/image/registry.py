@@ -27,9 +27,10 @@ from shared.errors import RestoreError, Unavailable
 _ANSWER_BYTES_MAX: Final = 8 << 20
 _TOKEN_LIFETIME_S: Final = 60.0
 """What a token without expires_in must be taken to last (token authentication specification)."""
+_TOKEN_LIFETIME_S_MAX: Final = 30 * 86_400.0
 _TOKEN_MARGIN_S: Final = 10.0
 _RETRY_PAUSES_S: Final = (0.5, 2.0)
-_PARAMETER: Final = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+_PARAMETER: Final = re.compile(r'(?<![A-Za-z])([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Registry:
         value, lifetime_s = granted.get("token") or granted.get("access_token"), granted.get("expires_in")
         if not isinstance(value, str):
             raise RestoreError("RegistryUnauthorized", f"the token service of {self.place} gave no token")
-        if not isinstance(lifetime_s, int | float):
+        if not isinstance(lifetime_s, int | float) or not 0 <= lifetime_s <= _TOKEN_LIFETIME_S_MAX:
             lifetime_s = _TOKEN_LIFETIME_S
         return _Token(value, time.monotonic() + max(float(lifetime_s), 2 * _TOKEN_MARGIN_S))
 

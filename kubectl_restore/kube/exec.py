@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from kubectl_restore.kube.connection import CONNECT_S, Reply, path_of, refusal
+from kubectl_restore.printing import safe
 from shared.errors import RestoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
 _STDERR_KEPT: Final = 4096
+_SAID_CHARACTERS_MAX: Final = 500
 
 
 class StreamBroken(Unavailable):
@@ -32,7 +34,7 @@ class StreamBroken(Unavailable):
 
 class CommandInPodFailed(RestoreError):
     def __init__(self, command: Sequence[str], code: int, said: str) -> None:
-        what = said.strip().splitlines()[-1] if said.strip() else "it printed nothing"
+        what = safe(said.strip().splitlines()[-1][:_SAID_CHARACTERS_MAX]) if said.strip() else "it printed nothing"
         super().__init__("CommandInPodFailed", f"{command[0]} in the pod failed with exit status {code}: {what}")
         self.code = code
         self.said = said
@@ -139,14 +141,13 @@ def _check(payload: bytes, command: Sequence[str], said: str) -> None:
     """Raises CommandInPodFailed unless the command's Status says success (client-go tools/remotecommand/v4.go)."""
     try:
         status = json.loads(payload)
-    except ValueError as error:
+        if status.get("status") == "Success":
+            return
+        message = safe(str(status.get("message") or "")[:_SAID_CHARACTERS_MAX])
+        causes = (status.get("details") or {}).get("causes") or []
+        codes = [int(each["message"]) for each in causes if each.get("reason") == "ExitCode"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StreamBroken(f"the command's status cannot be read: {payload[:80]!r}") from error
-    if status.get("status") == "Success":
-        return
-    causes = status.get("details", {}).get("causes") or []
-    codes = [each.get("message") for each in causes if each.get("reason") == "ExitCode"]
     if not codes:
-        raise RestoreError(
-            "ExecFailed", f"{command[0]} could not be run in the pod: {status.get('message', 'no reason given')}"
-        )
-    raise CommandInPodFailed(command, int(codes[0]), said or status.get("message", ""))
+        raise RestoreError("ExecFailed", f"{command[0]} could not be run in the pod: {message or 'no reason given'}")
+    raise CommandInPodFailed(command, codes[0], said or message)

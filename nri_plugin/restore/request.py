@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from nri_plugin.logs import Subject
 from shared import contract
 from shared.errors import Refused, RestoreError
+from shared.member_names import quoted
 from shared.oci import parse_reference
 
 OnFailure = Literal["fail", "start"]
@@ -37,6 +38,7 @@ IMAGE_NAME = "io.kubernetes.cri.image-name"
 CONTAINER_NAME = "io.kubernetes.cri.container-name"
 LOG_DIRECTORY = "io.kubernetes.cri.sandbox-log-directory"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
+RESTART_DIGITS_MAX = 10
 # Set by containerd 2.1-2.3 when its own restore takes the container (container_checkpoint_linux.go).
 NATIVE_RESTORED = "restored"
 NATIVE_IMAGE = "checkpointImage"
@@ -145,7 +147,9 @@ def _choice(pod: PodMessage, container: str, key: str, allowed: tuple[str, ...])
     if value is None:
         return allowed[0]
     if value not in allowed:
-        raise Refused("AnnotationInvalid", f"the pod's annotation {key} is {value!r}; it can be {', '.join(allowed)}")
+        raise Refused(
+            "AnnotationInvalid", f"the pod's annotation {key} is {quoted(value)}; it can be {', '.join(allowed)}"
+        )
     return value
 
 
@@ -154,7 +158,7 @@ def _check_keys(pod: PodMessage) -> None:
     for key in pod.annotations:
         known = any(key == each or key.startswith(f"{each}.") for each in KEYS)
         if key.startswith(PREFIX) and not known:
-            raise Refused("AnnotationInvalid", f"there is no annotation {key}; there are {', '.join(KEYS)}")
+            raise Refused("AnnotationInvalid", f"there is no annotation {quoted(key)}; there are {', '.join(KEYS)}")
 
 
 def _check_reference(value: str) -> None:
@@ -163,7 +167,7 @@ def _check_reference(value: str) -> None:
     except RestoreError:
         raise Refused(
             "AnnotationInvalid",
-            f"the pod's annotation {contract.POD_CHECKPOINT} is {value[:120]!r}, which is no image reference; "
+            f"the pod's annotation {contract.POD_CHECKPOINT} is {quoted(value)}, which is no image reference; "
             "write it as registry/repository:tag or registry/repository@sha256:…",
         ) from None
 
@@ -196,7 +200,7 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
     if unknown := [option for option in criu if option not in CRIU_OPTIONS]:
         raise Refused(
             "AnnotationInvalid",
-            f"the pod's annotation {contract.POD_CRIU} has {', '.join(unknown)}; allowed are "
+            f"the pod's annotation {contract.POD_CRIU} has {', '.join(map(quoted, unknown[:5]))}; allowed are "
             + ", ".join(sorted(CRIU_OPTIONS)),
         )
     annotations = container.annotations
@@ -205,7 +209,7 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
     return RestoreRequest(
         container_id=container.id,
         container_name=name,
-        attempt=int(restarts) if restarts.isdecimal() else 0,
+        attempt=int(restarts) if restarts.isdecimal() and len(restarts) <= RESTART_DIGITS_MAX else 0,
         pod_id=pod.id,
         pod_name=pod.name,
         pod_namespace=pod.namespace,

@@ -38,5 +38,5 @@ def pod_identity(cri_metadata: bytes) -> PodIdentity:
             group_fixed="run_as_group" in context,
             groups_fixed=context.get("supplemental_groups_policy", 0) == _STRICT,
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return PodIdentity()

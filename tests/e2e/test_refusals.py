@@ -146,7 +146,7 @@ def _annotated(bench: Bench, name: str, **values: str) -> Pod:
         ({"criu": "file-locks shell-job"}, "AnnotationInvalid", "has shell-job"),
         ({"checkpoint": "Not A reference"}, "AnnotationInvalid", "no image reference"),
         ({"checkpoint": ""}, "AnnotationInvalid", "no image reference"),
-        ({"tpc": "close"}, "AnnotationInvalid", "there is no annotation nri-restore/tpc"),
+        ({"tpc": "close"}, "AnnotationInvalid", 'there is no annotation "nri-restore/tpc"'),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
 )

@@ -12,6 +12,13 @@ LAYER = {"mediaType": oci.LAYER, "digest": DIGEST, "size": 7}
 MANIFEST = {"schemaVersion": 2, "config": LAYER, "layers": [LAYER]}
 
 
+def test_what_is_no_reference_is_shown_in_one_short_printable_line() -> None:
+    with pytest.raises(RestoreError) as refusal:
+        oci.parse_reference("\x1b[2J/" + "a" * 9000 + "/B:\n")
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 800
+
+
 @pytest.mark.parametrize(
     ("text", "full"),
     [

@@ -11,6 +11,7 @@ from kubectl_restore.image import registry as registry_module
 from kubectl_restore.image.access import Access
 from kubectl_restore.image.registry import Registry
 from shared.errors import RestoreError, Unavailable
+from tests.fuzz.bounds import bounded
 from tests.support.fake_registry import TLS, FakeRegistry, Faults
 from tests.unit.kubectl_restore.conftest import StartRegistry
 
@@ -169,6 +170,20 @@ def test_challenges_are_read_as_rfc_7235_says(header: str, parsed: str | None) -
     if parsed == "bearer":
         assert found
         assert (found[1]["realm"], found[1]["service"]) == ("https://a/token", "s")
+
+
+def test_a_challenge_of_one_long_word_is_read_in_no_time() -> None:
+    with bounded(cpu_s=5):
+        assert registry_module._parse_challenge("Bearer " + "a" * 60_000) == ("bearer", {})
+
+
+@pytest.mark.parametrize("lifetime_s", [10**400, -1])
+def test_a_lifetime_that_no_token_has_is_not_believed(
+    start_registry: StartRegistry, authfile: Path, lifetime_s: int
+) -> None:
+    registry = start_registry(auth="bearer")
+    registry.token_lifetime_s = lifetime_s
+    assert not _has(registry.host, _log_in(authfile, registry))
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ def test_plain_http_works_too(nodes: MemoryNodes, tmp_path: Path) -> None:
     ("payload", "error", "sentence"),
     [
         (b"not json", StreamBroken, "status cannot be read"),
+        (b'["Success"]', StreamBroken, "status cannot be read"),
+        (b"[" * 100_000, StreamBroken, "status cannot be read"),
+        (b'{"details":{"causes":[{"reason":"ExitCode"}]}}', StreamBroken, "status cannot be read"),
+        (b'{"details":{"causes":[{"reason":"ExitCode","message":"many"}]}}', StreamBroken, "status cannot be read"),
+        (b'{"message":"a\\u001b[2Jb"}', RestoreError, r"the pod: a\\x1b\[2Jb$"),
         (b'{"status":"Failure","message":"no such container"}', RestoreError, "could not be run in the pod: no such"),
     ],
 )

@@ -130,7 +130,7 @@ def test_each_value_is_taken_and_any_other_is_refused(key: str, values: tuple[st
     for wrong in ("", "Fail", values[0].upper(), f" {values[0]}", "yes"):
         error = refusal(pod(**{key: wrong}))
         assert error.reason == "AnnotationInvalid"
-        assert f"nri-restore/{key.replace('_', '-')} is {wrong!r}" in error.sentence
+        assert f'nri-restore/{key.replace("_", "-")} is "{wrong}"' in error.sentence
         assert ", ".join(values) in error.sentence
 
 
@@ -171,8 +171,15 @@ def test_every_form_of_a_reference_is_taken(value: str) -> None:
 def test_misspelt_annotation_is_refused_and_the_known_are_named(key: str) -> None:
     error = refusal(pod(**{key: "x"}))
     assert error.reason == "AnnotationInvalid"
-    assert f"there is no annotation nri-restore/{key.replace('_', '-')}" in error.sentence
+    assert f'there is no annotation "nri-restore/{key.replace("_", "-")}"' in error.sentence
     assert all(known in error.sentence for known in KEYS)
+
+
+def test_annotation_from_anywhere_is_shown_in_one_short_printable_line() -> None:
+    for sandbox in (pod(checkpoint="a\n" + "b" * 9000), pod(criu="\x1b[2J" + "b" * 9000), pod(tcp="\x1b" * 9000)):
+        sentence = refusal(sandbox).sentence
+        assert sentence.isprintable()
+        assert len(sentence) < 800
 
 
 def test_annotations_of_others_are_not_looked_at() -> None:
@@ -203,6 +210,6 @@ def test_half_of_the_runtimes_marks_is_no_restore_of_its_own(annotations: dict[s
     assert (request.native, request.image) == (False, "registry.example/app:1")
 
 
-@pytest.mark.parametrize("count", ["", "x", "-1", "1.5"])
+@pytest.mark.parametrize("count", ["9" * 5000, "", "x", "-1", "1.5"])
 def test_restart_count_that_is_none_is_the_first_attempt(count: str) -> None:
     assert request_of(pod(), container(**{"io.kubernetes.container.restartCount": count}), HANDLER).attempt == 0
