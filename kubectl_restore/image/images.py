@@ -42,6 +42,12 @@ class Image:
         return frozenset(known | {self.index_digest} if self.index_digest else known)
 
     @property
+    def has_command(self) -> bool:
+        """Whether its config says what to run."""
+        section = self.config.get("config")
+        return isinstance(section, dict) and bool(section.get("Entrypoint") or section.get("Cmd"))
+
+    @property
     def diff_ids(self) -> tuple[str, ...]:
         rootfs = self.config.get("rootfs")
         listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None

@@ -18,13 +18,14 @@ _PLUGINS: Final = {
     "kubernetes.io~projected": "projected",
     "kubernetes.io~downward-api": "downwardAPI",
 }
+PODMANS_MARK: Final = "/run/.containerenv"
 _OF_THE_POD: Final = {
     "/etc/hosts": "the pod's hosts file",
     "/etc/hostname": "the pod's host name",
     "/etc/resolv.conf": "the pod's DNS configuration",
     "/dev/shm": "the pod's shared memory",
     "/dev/termination-log": "the termination message",
-    "/run/.containerenv": "Podman's mark",
+    PODMANS_MARK: "Podman's mark",
 }
 RENEWED: Final = ("configMap", "secret", "projected", "downwardAPI")
 """Volumes whose content the kubelet writes anew for every pod."""

@@ -36,6 +36,8 @@ class Wanted:
     annotate: bool = False
     """Whether the container keeps its image and an annotation names the checkpoint."""
     runtime_class: str = contract.HANDLER
+    has_command: bool = True
+    """Whether the image says what to run, as ours do; those of other tools leave it to the pod."""
 
 
 def bare_pod(checkpoint: Checkpoint, name: str = "") -> Object:
@@ -49,7 +51,7 @@ def bare_pod(checkpoint: Checkpoint, name: str = "") -> Object:
         "kind": "Pod",
         "metadata": metadata,
         "spec": {
-            "containers": [{"name": container, "image": image, "command": list(checkpoint.spec.args)}],
+            "containers": [{"name": container, "image": image, "command": _command(checkpoint)}],
             "restartPolicy": "Always",
         },
     }
@@ -107,11 +109,15 @@ def _image(metadata: Object, container: Object, wanted: Wanted, comments: Commen
             comments.add(annotations, key, "name the image that 'kubectl restore build' made, or give --image")
         return
     container["image"] = image
-    comments.add(container, "image", "the checkpoint image; it has the command of the process in it")
+    command = "; it has the command of the process in it" if wanted.has_command else ""
+    comments.add(container, "image", f"the checkpoint image{command}")
     if not wanted.image:
         comments.add(container, "image", "name the image that 'kubectl restore build' made, or give --image")
     for key in ("command", "args"):
         container.pop(key, None)
+    if not wanted.has_command:
+        container["command"] = _command(wanted.checkpoint)
+        comments.add(container, "command", "that of the process, which the image does not have")
 
 
 def _annotations(metadata: Object, name: str, wanted: Wanted, comments: Comments) -> None:
@@ -178,6 +184,11 @@ def _others(pod: Object, restored: Object, comments: Comments) -> None:
         )
     if "postStart" in (restored.get("lifecycle") or {}):
         comments.add(restored, "lifecycle", "postStart runs in the restored process's container too")
+
+
+def _command(checkpoint: Checkpoint) -> list[str]:
+    """The process's own; the kubelet would put values in place of ``$(NAME)`` (third_party/forked/golang/expansion)."""
+    return [word.replace("$$", "$$$$").replace("$(", "$$(") for word in checkpoint.spec.args]
 
 
 def _label(text: str) -> str:

@@ -101,7 +101,12 @@ def _short(names: frozenset[str]) -> list[str]:
 
 def _seccomp(own: Object, given: Object, spec: RuntimeSpec, comments: Comments) -> None:
     kind = (given.get("seccompProfile") or {}).get("type")
-    if spec.seccomp and kind in (None, "Unconfined"):
+    if spec.seccomp and spec.annotations.get("io.container.manager") == "libpod":
+        if kind != "Unconfined":
+            own["seccompProfile"] = {"type": "Unconfined"}
+            why = "the process keeps Podman's filter, which allows more than the node's default does"
+            comments.add(own, "seccompProfile", why)
+    elif spec.seccomp and kind in (None, "Unconfined"):
         own["seccompProfile"] = {"type": "RuntimeDefault"}
         comments.add(
             own, "seccompProfile", "the checkpointed process has a filter; which profile it is of is not known"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from kubectl_restore.inspect.volumes import volume_of
+from kubectl_restore.inspect.volumes import PODMANS_MARK, volume_of
 from kubectl_restore.manifest.commented import Comments
 from shared.compare.mounts import EXPENDABLE
 from shared.compare.paths import is_bind, is_read_only, where
@@ -91,6 +91,8 @@ def _added(pod: Object, dumped: Mount, comments: Comments) -> Object:
         why = (
             "its content is not in the checkpoint"
             if kind == "emptyDir"
+            else "it was the mark that Podman gives its containers, which may be empty"
+            if dumped.destination == PODMANS_MARK
             else "it was some volume with a subPath: name the one that is meant"
             if kind == "volume"
             else f"it was {dumped.source} of the node, which is not taken from a checkpoint: name the volume meant"

@@ -84,8 +84,9 @@ def manifest(
         checkpoint = read_checkpoint(opened.files)
         check_structure(opened.files)
         dump = read_dump(opened.files)
+        has_command = opened.image is None or opened.image.has_command
         named = "" if opened.image is None or source.startswith(("oci:", "oci-archive:")) else source
-    wanted = Wanted(checkpoint, dump, image or named, annotate, runtime_class)
+    wanted = Wanted(checkpoint, dump, image or named, annotate, runtime_class, has_command)
     document = _live(from_pod, cluster) if from_pod else manifest_of_file(filename) if filename else None
     _print(_written(document, container, name, wanted), output)
 

@@ -308,6 +308,8 @@ def write_plan(
     found = corrections(opened.dump, live)
     if limits := adjustments(found):
         plan.write("adjust", limits)
+    if found.root_mode is not None:
+        plan.write("root-mode", f"{found.root_mode:o}\n")
     if changes := mount_changes(found):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")

@@ -78,6 +78,7 @@ adjust() { # <pid>: gives it and all below the limits of the pod, where the chec
 
 restore() {
 	[ -f "$plan/mount" ] && { mount_overlay true || fail "MountFailed: the restored root file system cannot be mounted"; }
+	[ -f "$plan/root-mode" ] && IFS= read -r mode <"$plan/root-mode" && chmod "$mode" "$rootfs"
 	guard
 	run_restore 8<&-
 	result=$?

@@ -2,12 +2,15 @@
 
 Limits are only ever lowered here, and paths only ever covered, which takes nothing that the pod gives; root and
 volumes get the access that the pod gives them.
-Sources: prlimit(2), proc_pid_oom_score_adj(5), runtime-spec config-linux.md (Masked Paths, Readonly Paths).
+Sources: prlimit(2), proc_pid_oom_score_adj(5), runtime-spec config-linux.md (Masked Paths, Readonly Paths); CRIU
+opens a directory again only if its mode is as dumped (criu/files-reg.c, open_path).
 """
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
+from typing import Final
 
 from shared.compare.access import AccessChange, access_changes
 from shared.compare.mount_tree import uncovered
@@ -33,6 +36,8 @@ RLIMITS = (
     "RLIMIT_RTTIME",
 )
 """By number; linux/asm-generic/resource.h."""
+_ROOT_MODE: Final = 0o755
+"""What containerd gives a container's root; containers/storage (Podman, CRI-O): 0555 where no layer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Corrections:
     """Paths of /proc and /sys to be made read-only."""
     access: tuple[AccessChange, ...] = ()
     """Mounts to be made read-only or writable."""
+    root_mode: int | None = None
+    """Permission bits that the root directory had, where they are not the usual ones."""
 
 
 def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
@@ -57,8 +64,9 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
     """
     masked, read_only = uncovered(dump, live)
     access = access_changes(dump, live)
+    root_mode = _root_mode(dump)
     if "CAP_SYS_RESOURCE" in live.capabilities.bounding:
-        return Corrections(None, (), masked, read_only, access)
+        return Corrections(None, (), masked, read_only, access, root_mode)
     alive = [task for task in dump.tasks if task.alive]
     score = live.oom_score_adj or 0
     spared = any(task.oom_score_adj is not None and task.oom_score_adj < score for task in alive)
@@ -67,4 +75,11 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
         number = RLIMITS.index(limit.type) if limit.type in RLIMITS else len(RLIMITS)
         if any(len(task.limits) > number and task.limits[number].hard > limit.hard for task in alive):
             limits.append(limit)
-    return Corrections(score if spared else None, tuple(limits), masked, read_only, access)
+    return Corrections(score if spared else None, tuple(limits), masked, read_only, access, root_mode)
+
+
+def _root_mode(dump: Dump) -> int | None:
+    root = dump.regular_file(dump.root.root_file)
+    if root is None or root.mode is None or stat.S_IMODE(root.mode) == _ROOT_MODE:
+        return None
+    return stat.S_IMODE(root.mode)

@@ -72,8 +72,8 @@ def _container(given: Object, pod_context: Object, volumes: dict[str, str]) -> C
     return ContainerSpec(
         given["image"],
         given["name"],
-        command=tuple(given.get("command") or ()),
-        args=tuple(given.get("args") or ()),
+        command=_words(given.get("command")),
+        args=_words(given.get("args")),
         working_dir=given.get("workingDir", ""),
         env={each["name"]: str(each.get("value", "")) for each in given.get("env") or []},
         mounts=tuple(
@@ -96,6 +96,11 @@ def _container(given: Object, pod_context: Object, volumes: dict[str, str]) -> C
         cpu_quota=int(_cpus(limits.get("cpu", 0)) * 100_000),
         termination_log=True,
     )
+
+
+def _words(given: list[str] | None) -> tuple[str, ...]:
+    """As the kubelet hands them on where no variable is named: ``$$`` stands for ``$``."""
+    return tuple(word.replace("$$", "$") for word in given or ())
 
 
 def _files(kind: str, volume: Object, content: Content) -> dict[str, bytes]:

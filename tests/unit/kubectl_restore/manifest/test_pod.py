@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,26 @@ def test_real_checkpoints(sample: str, annotate: bool) -> None:
     assert UNKNOWN_IMAGE in text
     assert refused(pod, of) == []
     assert (pod["spec"].get("automountServiceAccountToken") is False) == (sample == "counter-containerd21")
+
+
+def test_image_that_does_not_say_what_to_run_gets_the_command_of_the_process() -> None:
+    of = wanted(has_command=False)
+    words = ("sh", "-c", "echo $HOME $(whoami) $$ $((i + 1))")
+    of = replace(of, checkpoint=replace(of.checkpoint, spec=replace(of.checkpoint.spec, args=words)))
+    pod = bare_pod(of.checkpoint)
+    fitted(pod, of)
+    # As the kubelet reads it: $$ is $, and $(NAME) a variable of the pod.
+    assert pod["spec"]["containers"][0]["command"] == ["sh", "-c", "echo $HOME $$(whoami) $$$$ $$((i + 1))"]
+    fitted(pod, replace(of, has_command=True))
+    assert "command" not in pod["spec"]["containers"][0]
+
+
+def test_filter_of_podman_is_not_held_against_the_nodes_default() -> None:
+    of = wanted(Security(seccomp=True))
+    annotated = replace(of.checkpoint.spec, annotations={"io.container.manager": "libpod"})
+    pod = bare_pod(of.checkpoint)
+    fitted(pod, replace(of, checkpoint=replace(of.checkpoint, spec=annotated)))
+    assert pod["spec"]["containers"][0]["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
 
 
 def test_text_of_a_hostile_checkpoint_stays_in_its_comment() -> None:

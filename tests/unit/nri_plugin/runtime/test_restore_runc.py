@@ -267,6 +267,15 @@ def test_stopped_pod_restores_nothing(wrapper: Any) -> None:
 # ---- restoring ----
 
 
+def test_root_directory_gets_its_mode_before_the_restore(wrapper: Any) -> None:
+    rootfs = wrapper.bundle / "rootfs"
+    rootfs.chmod(0o755)
+    wrapper.prepare(**{"root-mode": "555\n"})
+    wrapper.behaves(f'restored=1; ls -ld {rootfs} >"{wrapper.folder}/seen"')
+    assert wrapper.create().returncode == 0
+    assert (wrapper.folder / "seen").read_text().startswith("dr-xr-xr-x")
+
+
 def test_log_of_the_checkpoint_comes_before_the_new_one(wrapper: Any, tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     wrapper.prepare("ok", log="old lines\n", logpath=f"{log}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,16 @@ def test_limits_that_the_pod_does_not_set_stay() -> None:
 ])  # fmt: skip
 def test_score_is_only_ever_raised(dumped: int | None, asked: int | None, set_to: int | None) -> None:
     assert corrections(dump_with(score=dumped), live(score=asked)).oom_score_adj == set_to
+
+
+@pytest.mark.parametrize(("mode", "found"), [(0o555, 0o555), (0o1777, 0o1777), (0o755, None)])
+@pytest.mark.parametrize("add", [(), ("CAP_SYS_RESOURCE",)])
+def test_root_directory_gets_the_mode_that_it_had(mode: int, found: int | None, add: tuple[str, ...]) -> None:
+    made = synthetic_dump(Security())
+    root = next(each for each in made.images["files.img"] if each.reg.name == b"/")  # type: ignore[attr-defined]
+    root.reg.mode = stat.S_IFDIR | mode  # type: ignore[attr-defined]
+    asked = live(capabilities=spec(Security(add=add)).capabilities)
+    assert corrections(read(made), asked).root_mode == found
 
 
 def test_container_that_may_raise_its_limits_itself_keeps_them() -> None:
