@@ -28,7 +28,7 @@ def run(
     # Replaces this process: what a command line needs would take a third of the daemon's memory.
     if verbose:
         os.environ[LEVEL_VARIABLE] = "debug"
-    os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", "session", str(config)])
+    os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", "session", str(config), _version()])
 
 
 node = typer.Typer(no_args_is_help=True, help="Sets this node up, and takes it back.")
@@ -131,10 +131,14 @@ def _change(difference: str, write: Callable[[], None], *, dry_run: bool, restar
 @app.command("version")
 def show_version() -> None:
     """Prints the version."""
+    typer.echo(f"nri-restore {_version()}")
+
+
+def _version() -> str:
     try:
-        typer.echo(f"nri-restore {version('nri-restore')}")
+        return version("nri-restore")
     except PackageNotFoundError:
-        typer.echo("nri-restore, not installed")
+        return "not installed"
 
 
 def main() -> None:

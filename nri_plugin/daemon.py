@@ -15,10 +15,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from nri_plugin.config import Config, load
 from nri_plugin.logs import about
+from nri_plugin.metrics import Metrics
 from nri_plugin.notify import Notifier
 from nri_plugin.nri.nri_pb2 import Container, ContainerAdjustment, PodSandbox
 from nri_plugin.nri.reconnect import run_forever
@@ -27,6 +29,7 @@ from nri_plugin.nri.versions import Runtime
 from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import concerns_us, request_of, subject_of
+from nri_plugin.scrape import served
 from nri_plugin.worker_process import WorkerProcess
 from shared.errors import RestoreError, Unavailable
 
@@ -58,7 +61,12 @@ class RestoreHandler:
             raise Unavailable("Internal", f"nri-restore failed: {type(error).__name__}: {error}") from error
 
     async def _decide(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
-        request = request_of(pod, container, self.config.runtime.handler)
+        try:
+            request = request_of(pod, container, self.config.runtime.handler)
+        except RestoreError as error:
+            subject = asdict(subject_of(pod, container))
+            self.worker.send({"job": "refused", "subject": subject, "reason": error.reason, "sentence": error.sentence})
+            raise
         plan = Plan(self.config.paths.plans, container.id)
         plan.create(request)
         verdict = await self.worker.prepare(json.loads(request.to_json()), container.id, self.config.limits.answer_s)
@@ -114,13 +122,14 @@ async def beat(notifier: Notifier, worker: WorkerProcess) -> None:
         await asyncio.sleep(notifier.watchdog_s / 3)
 
 
-async def serve(config: Config, config_path: Path) -> None:
+async def serve(config: Config, config_path: Path, version: str) -> None:
     """Runs until SIGTERM or SIGINT.
 
     Ready before the runtime is there: it may be ordered after this service, or be down for long.
     """
     notifier = Notifier()
-    worker = WorkerProcess(config_path)
+    metrics = Metrics(version)
+    worker = WorkerProcess(config_path, metrics)
     session = Session(config.nri.socket, config.nri.name, config.nri.index, RestoreHandler(config, worker))
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
@@ -139,24 +148,28 @@ async def serve(config: Config, config_path: Path) -> None:
     def lost(error: RestoreError | None) -> None:
         notifier.status(f"not connected to the runtime: {error or 'it ended the connection'}")
 
+    def render() -> str:
+        return metrics.render(session.counts, connected=session.ready)
+
     working = loop.create_task(worker.run())
     serving = loop.create_task(run_forever(session, on_connected=connected, on_lost=lost))
     beating = loop.create_task(beat(notifier, worker))
-    notifier.send("READY=1", "STATUS=connecting to the runtime")
-    await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
-    if stopping:
-        await asyncio.wait(stopping)
+    async with served(config.paths.plans, config.metrics.port, render):
+        notifier.send("READY=1", "STATUS=connecting to the runtime")
+        await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
+        if stopping:
+            await asyncio.wait(stopping)
     for task in (working, serving, beating):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
 
-def run_daemon(config_path: Path) -> None:
+def run_daemon(config_path: Path, version: str) -> None:
     """The whole of ``nri-restore run``; raises ConfigInvalid or Unavailable before anything is started."""
     config = load(config_path)
     lock = only_instance(config)
     try:
-        asyncio.run(serve(config, config_path))
+        asyncio.run(serve(config, config_path, version))
     finally:
         os.close(lock)

@@ -1,6 +1,6 @@
 """Starts one of the daemon's two processes, each as small as it can be.
 
-``python -m nri_plugin.process session CONFIG`` is what ``nri-restore run`` turns into, and
+``python -m nri_plugin.process session CONFIG VERSION`` is what ``nri-restore run`` turns into, and
 ``… worker CONFIG DESCRIPTOR`` what the session starts. Neither speaks TLS nor reads bzip2 or xz: without these, which
 asyncio, hashlib and shutil load but do without where Python was built without them, each has 9 MB less of resident
 memory.
@@ -40,7 +40,7 @@ def load_grpc(*otherwise: str) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", *otherwise])
 
 
-def main(role: str, config: str, argument: str = "") -> None:
+def main(role: str, config: str, argument: str) -> None:
     """Runs until the process's work is over; an error of ours is one line and exit status 1."""
     leave_out(*UNUSED)
     try:
@@ -48,7 +48,7 @@ def main(role: str, config: str, argument: str = "") -> None:
         if role == "session":
             from nri_plugin.daemon import run_daemon
 
-            run_daemon(Path(config))
+            run_daemon(Path(config), argument)
         else:
             if role == "worker":
                 load_grpc("worker-with-asyncio", config, argument)

@@ -1,9 +1,10 @@
 """The worker process: everything that takes time, so that the session process never does.
 
 Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "request": {...}}``, ``stop``, ``remove``
-(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``), ``ping``. One answer out per prepare:
-``{"container_id", "reason", "sentence"}``, reason null to go on; ``{"alive": true}`` per ping. It ends when the
-session closes its side.
+(``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``), ``refused`` (``subject``, ``reason``,
+``sentence``: by the session itself), ``ping``. Out: per prepare ``{"container_id", "reason", "sentence"}``, reason null
+to go on; per ping ``{"alive": true, "plans": {state: number}}``; and for the metrics ``{"result", "reason", "phases"}``
+of a restore that ended, in seconds, and ``{"cleaned": number}``. It ends when the session closes its side.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nri_plugin.config import Config, load
@@ -26,9 +28,11 @@ from nri_plugin.memory import give_back
 from nri_plugin.restore import cleanup
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.node import Node
+from nri_plugin.restore.outcome import Outcome, report_of
 from nri_plugin.restore.plan import Plan, plans_in
 from nri_plugin.restore.prepare import Answer, let_go, prepare
 from nri_plugin.restore.request import RestoreRequest
+from nri_plugin.restore.settled import Settled
 from shared.errors import RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,8 @@ class Worker:
         self.guard = threading.Lock()
         self.deleting = threading.Lock()
         """A pod's stop and a container's removal come at once, and a file written into a plan keeps it from going."""
+        self.settled = Settled(config, self.deleting, self.tell)
+        self.looking: Future[None] | None = None
         self.preparing: dict[str, tuple[RestoreRequest, threading.Event, Future[None]]] = {}
 
     def handle(self, job: dict[str, Any]) -> None:
@@ -70,7 +76,12 @@ class Worker:
             self.cancel_pod(job["pod_id"])
             self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
         elif kind == "ping":
-            self.send({"alive": True})
+            self.send({"alive": True, "plans": self.settled.states})
+            if self.looking is None or self.looking.done():
+                self.looking = self.pool.submit(self.logged, self.settled.look_at_all)
+        elif kind == "refused":
+            subject = Subject(**job["subject"])
+            self.pool.submit(self.logged, self.announce, subject, Outcome("refused", job["reason"], job["sentence"]))
         elif kind == "reconcile":
             self.pool.submit(self.logged, self.reconcile, job["since"])
         else:
@@ -135,6 +146,8 @@ class Worker:
     def decide(self, request: RestoreRequest, plan: Plan, answer: Answer, cancelled: threading.Event) -> None:
         try:
             report = prepare(self.node, self.cache, request, plan, answer, cancelled)
+            plan.write("report", json.dumps(report.document()))
+            self.settled.look(plan)
             if report.outcome != "plain" or report.warnings:
                 log.info("%s", report.line())
             for warning in report.warnings:
@@ -145,6 +158,20 @@ class Worker:
         except Exception:
             log.exception("preparing failed")
             answer(Unavailable("Internal", "nri-restore failed; its log on the node has the details"))
+
+    def tell(self, plan: Plan, request: RestoreRequest, outcome: Outcome) -> None:
+        """What is done once about every restore that ended."""
+        phases = dict(report_of(plan).get("phases", {}))
+        if outcome.restore_s is not None:
+            phases["restore"] = outcome.restore_s
+            log.info("restored in %.0f ms", outcome.restore_s * 1000)
+        elif plan.has("why"):
+            log.warning("the restore failed: %s: %s", outcome.reason, outcome.sentence)
+        self.announce(request.subject, outcome, phases)
+
+    def announce(self, subject: Subject, outcome: Outcome, phases: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Lets the metrics know."""
+        self.send({"result": outcome.result, "reason": outcome.reason, "phases": dict(phases)})
 
     def cancel(self, container_id: str) -> Future[None] | None:
         with self.guard:
@@ -171,13 +198,16 @@ class Worker:
     def stop(self, container_id: str) -> None:
         """The process has ended: its view can go; the plan stays until the container is removed."""
         self.settle(container_id)
-        let_go(self.node, Plan(self.config.paths.plans, container_id))
+        plan = Plan(self.config.paths.plans, container_id)
+        self.settled.look(plan)
+        let_go(self.node, plan)
 
     def remove(self, container_id: str) -> None:
         """Deletes the plan and everything that hangs on it."""
         self.settle(container_id)
         plan = Plan(self.config.paths.plans, container_id)
         cleanup.undo_if_interrupted(plan, wait_s=UNDO_WAIT_S)
+        self.settled.look(plan)
         let_go(self.node, plan)
         with self.deleting:
             cleanup.delete(plan)
@@ -205,6 +235,7 @@ class Worker:
                 self.logged_about(plan.container_id, self.catch_up, plan, since)
             elif plan.made_at < max(since, time.time() - ORPHAN_AGE_S):
                 self.logged_about(plan.container_id, self.remove, plan.container_id)
+                self.send({"cleaned": 1})
             else:
                 undecided = True
         for digest in self.node.views.mounted():

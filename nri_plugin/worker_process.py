@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nri_plugin.metrics import Metrics
 from shared.errors import Refused, RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ PINGS_MISSED, PINGS_MISSED_AT_START = 3, 12
 class WorkerProcess:
     """The worker as a child, started again when it dies; jobs sent meanwhile wait for the next one."""
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, metrics: Metrics) -> None:
+        self.metrics = metrics
         self.config_path = config_path
         self.answers: dict[str, asyncio.Future[RestoreError | None]] = {}
         self.writer: asyncio.StreamWriter | None = None
@@ -63,6 +65,7 @@ class WorkerProcess:
                     pass_fds=[theirs.fileno()],
                 )
             reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+            self.metrics.worker_starts += 1
             if self.reconciles:
                 self.reconcile()
             watching = asyncio.create_task(self._watch(self.process))
@@ -114,8 +117,15 @@ class WorkerProcess:
     def _answered(self, line: bytes) -> None:
         """Raises ValueError for what is no answer."""
         match json.loads(line):
-            case {"alive": True}:
+            case {"alive": True, "plans": dict(plans)}:
+                self.metrics.plans = plans
                 self.heard.set()
+                return
+            case {"result": str(result), "reason": str(reason), "phases": dict(phases)}:
+                self.metrics.told(result, reason, phases)
+                return
+            case {"cleaned": int(count)}:
+                self.metrics.cleaned += count
                 return
             case {"container_id": str(container_id), "reason": None}:
                 verdict = None

@@ -24,12 +24,13 @@
 | stopped    | pids (in the container) that were stopped when dumped                                        |
 | keep       | directory that restore.log is copied to                                                      |
 | work/      | CRIU's work directory                                                                        |
-
+| report     | how the preparation went, as JSON: RestoreReport.document                                    |
+| told       | there when metrics, log and Events know how the restore ended                                |
 | cancelled  | there when the pod was stopped: nothing may be restored any more                             |
 
 restore-runc adds ``root`` (runc's --root), ``runtime``, ``identity`` (what the pod's shared namespaces said before),
-``restoring`` (locked by restore-runc while it restores), ``restored`` (the pid), and ``failed`` once a restore that
-came to no good end has been undone.
+``restoring`` (locked by restore-runc while it restores), ``restored`` (the pid), ``why`` (``Reason: sentence`` of what
+failed), and ``failed`` once a restore that came to no good end has been undone.
 """
 
 from __future__ import annotations

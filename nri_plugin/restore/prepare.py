@@ -18,6 +18,7 @@ from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
+from nri_plugin.restore.outcome import kept_directory
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
@@ -134,6 +135,7 @@ def refuse(
 ) -> None:
     """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead."""
     report.warnings.append(f"{error.reason}: {error.sentence}")
+    report.error = error
     let_go(node, plan)
     if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
         plan.write("status", "plain\n")
@@ -313,8 +315,7 @@ def write_plan(
     if changes := mount_changes(found):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
-    kept = config.paths.logs / f"{request.pod_namespace}_{request.pod_name}_{request.pod_uid}"
-    plan.write("keep", f"{kept / request.container_name / str(request.attempt)}\n")
+    plan.write("keep", f"{kept_directory(config, request)}\n")
     if overlay is not None:
         rootfs.write_overlay(plan, "mount", overlay)
     if request.on_failure == "start" and (request.checkpoint is not None or opened.image.layered):

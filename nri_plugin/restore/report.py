@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from nri_plugin.restore.request import RestoreRequest
+from shared.errors import RestoreError
 
 
 @dataclass
@@ -19,6 +21,8 @@ class RestoreReport:
     phases: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     outcome: str = ""
+    error: RestoreError | None = None
+    """Why it was refused, also where the container starts afresh for it."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -27,6 +31,17 @@ class RestoreReport:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + (time.monotonic() - begin) * 1000
+
+    def document(self) -> Mapping[str, Any]:
+        """The same for the plan's file ``report``; times in seconds."""
+        return {
+            "outcome": self.outcome,
+            "reason": self.error.reason if self.error else "",
+            "sentence": self.error.sentence if self.error else "",
+            "total_s": time.monotonic() - self.started,
+            "phases": {name: spent / 1000 for name, spent in self.phases.items()},
+            "warnings": self.warnings,
+        }
 
     def line(self) -> str:
         """``outcome in 31 ms: view 4, metadata 7, … unaccounted 1``."""

@@ -101,6 +101,7 @@ restore() {
 		printf '%s' "$pid" >"$plan/restored" && return
 	fi
 	why=$(explain "$result")
+	printf '%s' "$why" 2>/dev/null >"$plan/why"
 	mkdir -p -m 0700 "$keep" && tail -c "$max_log_bytes" "$plan/work/restore.log" >"$keep/restore.log" 2>/dev/null
 	"$here/undo-restore" "$plan" 8<&-
 	exec 8<&-

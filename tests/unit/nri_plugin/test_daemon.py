@@ -68,6 +68,14 @@ def test_refusal_of_the_worker_is_the_answer(config: Config) -> None:
     assert refused.value.reason == "MountMissing"
 
 
+def test_refusal_by_the_session_itself_is_told_to_the_worker(config: Config) -> None:
+    ours, asked = handler(config)
+    with pytest.raises(Refused):
+        asyncio.run(ours.create_container(PodSandbox(id="p", annotations={POD_CHECKPOINT: "x"}), CONTAINER))
+    (job,) = asked.sent
+    assert (job["job"], job["reason"], job["subject"]["container_id"]) == ("refused", "HandlerMissing", "a" * 64)
+
+
 def test_defect_is_a_refusal_never_an_ordinary_start(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     ours, _ = handler(config, KeyError("a defect"))
     with pytest.raises(Unavailable) as refused:

@@ -92,7 +92,7 @@ def daemon(manager: socket.socket, tmp_path: Path) -> Iterator[subprocess.Popen[
     )
     environment = {**os.environ, "NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "300000"}
     with subprocess.Popen(
-        [sys.executable, "-m", "nri_plugin.process", "session", str(config)], cwd=ROOT, env=environment
+        [sys.executable, "-m", "nri_plugin.process", "session", str(config), "1.2"], cwd=ROOT, env=environment
     ) as process:
         yield process
         process.kill()

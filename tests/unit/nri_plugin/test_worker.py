@@ -238,6 +238,38 @@ def test_stop_of_a_pod_and_removal_of_its_containers_at_once_leave_nothing(
     assert "failed" not in caplog.text
 
 
+def test_ping_is_answered_with_the_plans_there_are(
+    worker: Worker, planned: Callable[..., Plan], sent: list[dict[str, Any]]
+) -> None:
+    planned("a").write("status", "ok\n")
+
+    def asked() -> bool:
+        worker.handle({"job": "ping"})
+        return sent[-1] == {"alive": True, "plans": {"ready": 1}}
+
+    eventually(asked)
+
+
+def test_end_of_a_restore_is_told_when_its_container_goes(
+    worker: Worker, planned: Callable[..., Plan], sent: list[dict[str, Any]]
+) -> None:
+    plan = planned("a")
+    for name, text in (("status", "ok\n"), ("why", "MountFailed: x"), ("report", '{"phases": {"view": 0.5}}')):
+        plan.write(name, text)
+    worker.handle({"job": "remove", "container_id": "a" * 64})
+    eventually(lambda: not plan.path.exists())
+    assert sent == [{"result": "failed", "reason": "MountFailed", "phases": {"view": 0.5}}]
+
+
+def test_refusal_by_the_session_is_told_too(
+    worker: Worker, request_for: Callable[..., RestoreRequest], sent: list[dict[str, Any]]
+) -> None:
+    subject = asdict(request_for("a").subject)
+    worker.handle({"job": "refused", "subject": subject, "reason": "AnnotationInvalid", "sentence": "x"})
+    eventually(lambda: bool(sent))
+    assert sent == [{"result": "refused", "reason": "AnnotationInvalid", "phases": {}}]
+
+
 def test_unknown_job_is_passed_over(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     worker.handle({"job": "dance"})
     assert "unknown job 'dance'" in caplog.text
@@ -284,11 +316,12 @@ def test_plan_without_a_container_goes_once_it_cannot_be_one_just_being_created(
 
 
 def test_plan_of_an_earlier_daemon_without_a_container_goes_at_once(
-    worker: Worker, planned: Callable[..., Plan]
+    worker: Worker, planned: Callable[..., Plan], sent: list[dict[str, Any]]
 ) -> None:
     plan = planned("a")
     worker.reconcile(time.time() + 1)
     assert not plan.path.exists()
+    assert sent == [{"cleaned": 1}]
 
 
 def test_plan_that_was_never_written_whole_goes_unless_it_is_just_being_written(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 import nri_plugin.worker_process
+from nri_plugin.metrics import Metrics
 from nri_plugin.worker_process import WorkerProcess
 from shared.errors import Refused, RestoreError
 
@@ -26,7 +27,7 @@ channel = socket.socket(fileno=descriptor)
 for line in channel.makefile("rb"):
     job = json.loads(line)
     if job["job"] == "ping":
-        channel.sendall(b'{{"alive": true}}\\n')
+        channel.sendall(b'{{"alive": true, "plans": {{}}}}\\n')
         continue
     with log.open("ab") as file:
         file.write(line)
@@ -54,7 +55,7 @@ for line in channel.makefile("rb"):
 class Fake:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "jobs"
-        self.process = WorkerProcess(self.log)
+        self.process = WorkerProcess(self.log, Metrics("1"))
 
     @property
     def jobs(self) -> list[dict[str, Any]]:

@@ -299,6 +299,7 @@ def test_failure_is_undone_and_says_the_first_telling_error(wrapper: Any, tmp_pa
         f"restore: CriuFailed: CRIU cannot restore the container: {said} (full log: {kept})",
     ]
     assert said in Path(kept).read_text()
+    assert wrapper.logged == [f"restore: {(wrapper.plan / 'why').read_text()}"]
     assert wrapper.calls[1:] == [["--root", "/run/root", "delete", "--force", "c" * 64]]
     assert (wrapper.plan / "failed").exists()
     assert not (wrapper.plan / "restored").exists()
@@ -383,6 +384,7 @@ def test_failed_restore_becomes_a_start_where_the_pod_wants_that(wrapper: Any) -
     assert wrapper.create().returncode == 0
     assert [call[6] if len(call) > 6 else call[2] for call in wrapper.calls] == ["restore", "delete", "create"]
     assert wrapper.calls[2] == list(wrapper.create_words())
+    assert (wrapper.plan / "why").read_text().startswith("CriuFailed: ")
 
 
 def test_stopped_pod_is_not_started_in_place_of_a_restore(wrapper: Any) -> None:
