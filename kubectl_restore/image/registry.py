@@ -51,13 +51,22 @@ class _Token:
 class Registry:
     """One registry as seen from one repository of it; ``reads`` names further repositories to mount from."""
 
-    def __init__(self, host: str, repository: str, access: Access, *, push: bool, reads: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        host: str,
+        repository: str,
+        access: Access,
+        *,
+        push: bool,
+        delete: bool = False,
+        reads: tuple[str, ...] = (),
+    ) -> None:
         self.transport = Transport(host, access)
         self.place = self.transport.place
         self.host = host
         self.repository = repository
         self._authfile = access.authfile
-        self._scopes = [f"repository:{repository}:{'pull,push' if push else 'pull'}"]
+        self._scopes = [f"repository:{repository}:pull{',push' if push else ''}{',delete' if delete else ''}"]
         self._scopes += [f"repository:{other}:pull" for other in reads if other != repository]
         self._challenge: tuple[str, dict[str, str]] | None = None
         self._token: _Token | None = None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from kubectl_restore.kube.connection import path_of
-from kubectl_restore.kube.errors import ApiRefused
+from kubectl_restore.kube.errors import ApiRefused, Forbidden
 from kubectl_restore.kube.undisturbed import undisturbed
 from kubectl_restore.status.gather import reason_in
-from kubectl_restore.status.reasons import PASSING
+from kubectl_restore.status.reasons import PASSING, reason
 from shared.errors import RestoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -49,9 +49,20 @@ def free(connection: Connection, name: str) -> None:
         )
 
 
+def check_runtime_class(connection: Connection, name: str) -> None:
+    """Raises RestoreError("RuntimeClassMissing"); who may not read them finds out when the pod is created."""
+    with suppress(Forbidden):
+        if connection.find(path_of("runtimeclasses", name=name, group="node.k8s.io")) is None:
+            raise RestoreError(
+                "RuntimeClassMissing",
+                f"the cluster has no RuntimeClass {name}; an administrator creates it (docs/install.md), "
+                "or --runtime-class names another one of that handler",
+            )
+
+
 @contextmanager
-def created(connection: Connection, pod: Object) -> Iterator[None]:
-    """Deletes the pod when the block fails, however it was interrupted."""
+def created(connection: Connection, pod: Object, note: Callable[[str], None]) -> Iterator[None]:
+    """Deletes the pod when the block fails, however it was interrupted, and tells ``note``."""
     name = pod["metadata"]["name"]
     path = path_of("pods", connection.namespace)
     ours = True
@@ -64,13 +75,23 @@ def created(connection: Connection, pod: Object) -> Iterator[None]:
         yield
     except BaseException:
         if ours:
-            with undisturbed(), suppress(RestoreError):
-                connection.call("DELETE", f"{path}/{name}", {"gracePeriodSeconds": 0}, timeout_s=15)
+            with undisturbed():
+                note(_removed(connection, f"{path}/{name}", name))
         raise
 
 
-def await_ready(connection: Connection, name: str, limit_s: float) -> str:
-    """The node that it is Ready on.
+def _removed(connection: Connection, path: str, name: str) -> str:
+    try:
+        connection.call("DELETE", path, {"gracePeriodSeconds": 0}, timeout_s=15)
+    except RestoreError as error:
+        return f"pod {name} could not be deleted again: {error}"
+    return f"pod {name} is deleted again"
+
+
+def await_ready(
+    connection: Connection, name: str, limit_s: float, now: Callable[[str], None] = lambda sentence: None
+) -> str:
+    """The node that it is Ready on; ``now`` is told what it waits for.
 
     Raises RestoreError("RestoreFailed") with what the kubelet says, Unavailable("PodNotReady") after ``limit_s``.
     """
@@ -86,20 +107,31 @@ def await_ready(connection: Connection, name: str, limit_s: float) -> str:
         if conditions.get("Ready", {}).get("status") == "True":
             return str(pod["spec"].get("nodeName", ""))
         if status.get("phase") in ("Failed", "Succeeded"):
-            raise RestoreError("RestoreFailed", f"pod {name} is {status['phase']}: {_ended(status)}")
+            raise RestoreError("RestoreFailed", f"pod {name} is {status['phase']}: {_plain(_ended(status))}")
         for each in status.get("containerStatuses") or []:
             waiting = (each.get("state") or {}).get("waiting") or {}
-            reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-            said = _ended(status) if reason == "CrashLoopBackOff" else message
+            word, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+            said = _ended(status) if word == "CrashLoopBackOff" else message
             found = reason_in(said)
-            if reason in _FINAL and not (found and found[0] in PASSING):
-                raise RestoreError("RestoreFailed", f"container {each['name']} of pod {name}: {reason}: {said}")
-            seen = f"{reason} {message}".strip() or seen
+            if word in _FINAL and not (found and found[0] in PASSING):
+                raise RestoreError("RestoreFailed", f"container {each['name']} of pod {name}: {word}: {_plain(said)}")
+            seen = f"{word} {message}".strip() or seen
         unscheduled = conditions.get("PodScheduled", {})
         if unscheduled.get("status") == "False":
             seen = str(unscheduled.get("message", "it cannot be scheduled"))
+        now(_plain(seen))
         time.sleep(_POLL_S)
     raise Unavailable("PodNotReady", f"pod {name} was not Ready after {limit_s:.0f} s: {seen}")
+
+
+def _plain(message: str) -> str:
+    """Only our own reason and sentence, where a message has them, and what to do."""
+    found = reason_in(message)
+    if found is None:
+        return message
+    known = reason(found[0])
+    remedy = f" ({known.remedy})" if known and known.remedy else ""
+    return f"{found[0]}: {found[1]}{remedy}"
 
 
 def _ended(status: Object) -> str:

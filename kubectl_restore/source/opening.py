@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kubectl_restore.kube.undisturbed import undisturbed
 from kubectl_restore.source.names import LocalFile, NodeFile, SourceName
 from shared.errors import RestoreError
 
@@ -75,7 +76,8 @@ def opened(name: SourceName, fetching: Fetching) -> Iterator[Opened]:
         fetch(connection, name, path, fetching)
         yield Opened(path, name.node, name.path, taken)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(connection: Connection, name: NodeFile, destination: Path, fetching: Fetching) -> int:

@@ -27,7 +27,9 @@ def test_preparation_that_takes_long_is_waited_for(api: KubeApi, connection: Con
 def test_refusal_ends_the_wait(api: KubeApi, connection: Connection, reason: str) -> None:
     api.add_pod("web", "main", phase="Pending")
     api.set_pod_status("default", "web", waiting(reason, "restore: TtyDiffers: set tty"))
-    with pytest.raises(RestoreError, match=f"container main of pod web: {reason}: restore: TtyDiffers: set tty"):
+    with pytest.raises(
+        RestoreError, match=f"container main of pod web: {reason}: TtyDiffers: set tty .set `tty` as it was.$"
+    ):
         await_ready(connection, "web", 20)
 
 
