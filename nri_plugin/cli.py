@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,56 @@ def run(
     if verbose:
         os.environ[LEVEL_VARIABLE] = "debug"
     os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", "session", str(config), _version()])
+
+
+class ListFormat(enum.StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+
+
+class ReportFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+ConfigOption = Annotated[Path, typer.Option(help="The daemon's configuration file.")]
+
+
+@app.command("list")
+def list_restores(
+    config: ConfigOption = DEFAULT_PATH,
+    gone: Annotated[bool, typer.Option("--all", "-a", help="Also failures of containers that are gone.")] = False,
+    output: Annotated[ListFormat, typer.Option("--output", "-o", help="How to print it.")] = ListFormat.TABLE,
+) -> None:
+    """Lists the restores on this node: container, pod, state, reason, age, checkpoint image."""
+    from nri_plugin import listing
+    from nri_plugin.config import load
+
+    found = listing.entries(load(config), gone=gone)
+    if output is ListFormat.JSON:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+    elif found:
+        typer.echo(listing.table(found, wide=output is ListFormat.WIDE))
+    else:
+        typer.echo("no restores on this node", err=True)
+
+
+@app.command()
+def show(
+    container: Annotated[str, typer.Argument(help="The container's id, or as much of its beginning as is unique.")],
+    config: ConfigOption = DEFAULT_PATH,
+    output: Annotated[ReportFormat, typer.Option("--output", "-o", help="How to print it.")] = ReportFormat.TEXT,
+) -> None:
+    """Shows one restore: its phases with their times, the reason, warnings, paths, and the end of restore.log."""
+    from nri_plugin import listing
+    from nri_plugin.config import load
+
+    entry = listing.find(load(config), container)
+    if output is ReportFormat.JSON:
+        typer.echo(json.dumps(listing.document(entry), indent=2))
+    else:
+        typer.echo(listing.described(entry))
 
 
 node = typer.Typer(no_args_is_help=True, help="Sets this node up, and takes it back.")
@@ -82,14 +134,9 @@ def unconfigure(
     _change(changes.diff(wanted), write, dry_run=dry_run, restart=restart)
 
 
-class ReportFormat(enum.StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
 @node.command()
 def doctor(
-    config: Annotated[Path, typer.Option(help="The daemon's configuration file.")] = DEFAULT_PATH,
+    config: ConfigOption = DEFAULT_PATH,
     output: Annotated[ReportFormat, typer.Option("--output", "-o", help="How to print it.")] = ReportFormat.TEXT,
 ) -> None:
     """Says whether this node can restore, and what to do where not; the exit status is 0 (ok), 1 (warn) or 2 (fail)."""
@@ -98,9 +145,6 @@ def doctor(
 
     findings = list(examine(load(config)))
     if output is ReportFormat.JSON:
-        import json
-        from dataclasses import asdict
-
         typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
     else:
         for each in findings:

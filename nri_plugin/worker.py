@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -263,7 +264,8 @@ def main(config_path: Path, descriptor: int) -> None:
     sending = threading.Lock()
 
     def send(message: dict[str, Any]) -> None:
-        with sending:
+        # Of a session that has ended the jobs end too, which is where this process does.
+        with sending, suppress(ConnectionError):
             channel.sendall(json.dumps(message).encode() + b"\n")
 
     worker = Worker(config, send)

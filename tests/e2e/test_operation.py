@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nri_plugin.worker_process import PING_S
 from tests.e2e.faults import counts_on, criu_hook, fresh_image, refused, restoring_pod
 from tests.e2e.node.kubelet import Kubelet
-from tests.e2e.node.node import Node
+from tests.e2e.node.node import PYTHON_PATH, Node
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import KEEPS, Taken, with_daemon
@@ -74,4 +75,19 @@ def test_restores_are_counted_listed_and_shown(
     assert found["phase_duration_seconds_count", "restore"] == 1
     assert found["phase_duration_seconds_count", "view"] == 2
     assert found["nri_connected",] == found["nri_connections_total",] == 1
+
+    def nri_restore(*words: str) -> str:
+        command = ["python3", "-m", "nri_plugin.cli", *words]
+        return node.run(command, env={"PYTHONPATH": PYTHON_PATH, "PYTHONDONTWRITEBYTECODE": "1"}).stdout
+
+    listed = {line.split()[1]: line.split()[3:5] for line in nri_restore("list").splitlines()}
+    assert listed == {
+        "POD": ["STATE", "REASON"],
+        "default/good": ["restored", "-"],
+        "default/failing": ["failed", "CriuFailed"],
+    }
     kubelet.remove_all()
+    assert nri_restore("list") == ""
+    said = nri_restore("show", failing.id[:12])
+    assert "State:     failed, the container is gone\nReason:    CriuFailed: " in said
+    assert re.search(r"Log: +/var/log/nri-restore/.*/restore.log, its end:\n.*Error \(criu/", said, re.DOTALL)

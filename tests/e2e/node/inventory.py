@@ -28,6 +28,7 @@ WATCHED_FOLDERS: Final = (
 )
 _KEPT_FILES: Final = (
     "/run/containerd/containerd.sock",
+    "/run/nri-restore/metrics.sock",
     "/var/lib/cni/networks/pods/last_reserved_ip",
     "/var/lib/cni/networks/pods/lock",
 )

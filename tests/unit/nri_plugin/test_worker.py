@@ -425,6 +425,9 @@ def test_worker_process_does_its_jobs_and_ends_when_its_session_does(
         theirs.close()
         ours.sendall(json.dumps({"job": "remove", "container_id": "a" * 64}).encode() + b"\n")
         eventually(lambda: not plan.path.exists())
+        # It may be asked something just before its session dies.
+        ours.sendall(b'{"job": "ping"}\n' * 100)
         ours.close()
         assert process.wait(10) == 0
+    assert process.stderr is not None and process.stderr.read() == b""
     process.stderr.close()  # type: ignore[union-attr]
