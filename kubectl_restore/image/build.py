@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,14 +50,47 @@ class Built:
     base_digest: str | None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A sound checkpoint, and what it is to be packed on."""
+
+    content: Content
+    image_format: ImageFormat
+    base: Image | None
+    platform: oci.Platform
+    """The dumped process's."""
+
+    @property
+    def below(self) -> list[tuple[oci.Descriptor, str]]:
+        """The base image's layers that the new image begins with, each with its diff ID."""
+        if not self.base or self.image_format == "archive":
+            return []
+        # The base may be a layered checkpoint itself: its memory, the last layer, must not travel on.
+        kept = len(self.base.manifest.layers) - is_layered_checkpoint(self.base)
+        return list(zip(self.base.manifest.layers[:kept], self.base.diff_ids, strict=False))
+
+    def layers(self) -> list[Layer]:
+        """What the checkpoint adds."""
+        if self.image_format == "archive":
+            return [self.content.whole]
+        return [layer for layer in (self.content.rootfs(), self.content.images) if layer]
+
+
 def build(order: Order, access: AccessTo, open_destination: Callable[[Image | None], Destination], warn: Warn) -> Built:
     """Builds an image and writes it to the destination, which is opened once the checkpoint is known to be sound.
 
     Raises CheckpointInvalid for a checkpoint that is not sound; nothing has been written then.
     """
+    with prepared(order, access, warn) as ready, open_destination(ready.base) as destination:
+        return _pack(ready, destination)
+
+
+@contextmanager
+def prepared(order: Order, access: AccessTo, warn: Warn) -> Iterator[Prepared]:
+    """Reads and checks everything that a build needs; writes nothing."""
     with open_checkpoint(order.checkpoint) as files, ExitStack() as stack:
         checkpoint = read_checkpoint(files)
-        content = _Content.of(files, checkpoint, order.compression)
+        content = Content.of(files, checkpoint, order.compression)
         plain = files.compression is Compression.NONE and order.compression in (None, Compression.NONE)
         if order.to_disk and content.file and plain:
             expected: ImageFormat = order.image_format or "layered"
@@ -65,17 +98,15 @@ def build(order: Order, access: AccessTo, open_destination: Callable[[Image | No
         # Loading what reads CRIU's images takes long enough for the hash to be well on its way.
         from kubectl_restore.image.soundness import check_dump
 
-        dump_platform = oci.Platform("linux", check_dump(files))
-        image_format, base = _decide(order, checkpoint, dump_platform, access, warn)
-        if base and base.platform.architecture != dump_platform.architecture:
+        platform = oci.Platform("linux", check_dump(files))
+        image_format, base = _decide(order, checkpoint, platform, access, warn)
+        if base and base.platform.architecture != platform.architecture:
             raise Refused(
                 "BaseMismatch",
-                f"{base.name} is for {base.platform}, but the checkpoint is of a {dump_platform} process; "
+                f"{base.name} is for {base.platform}, but the checkpoint is of a {platform} process; "
                 "name the right image with --base",
             )
-        with open_destination(base) as destination:
-            packing = _Packing(content, base, dump_platform, destination)
-            return packing.layered() if image_format == "layered" else packing.archive()
+        yield Prepared(content, image_format, base, platform)
 
 
 def _decide(
@@ -114,8 +145,8 @@ def _without_base(order: Order, why: str, warn: Warn) -> ImageFormat:
 
 
 @dataclass(frozen=True)
-class _Content:
-    """The checkpoint's layers; ``file`` is the archive, None for an unpacked directory."""
+class Content:
+    """A checkpoint as layers; ``file`` is the archive, None for an unpacked directory."""
 
     files: CheckpointFiles
     checkpoint: Checkpoint
@@ -127,7 +158,7 @@ class _Content:
     compression: Compression | None
 
     @classmethod
-    def of(cls, files: CheckpointFiles, checkpoint: Checkpoint, compression: Compression | None) -> _Content:
+    def of(cls, files: CheckpointFiles, checkpoint: Checkpoint, compression: Compression | None) -> Content:
         status = files.path.stat()
         created = checkpoint.checkpointed_at or datetime.fromtimestamp(int(status.st_mtime), UTC)
         file = FileRange.whole(files.path) if S_ISREG(status.st_mode) else None
@@ -135,74 +166,56 @@ class _Content:
         images = checkpoint_layer(files, checkpoint, created).compressed(compression)
         return cls(files, checkpoint, file, created, whole, images, compression)
 
-    def hashed_ahead(self, image_format: ImageFormat, stack: ExitStack) -> _Content:
+    def hashed_ahead(self, image_format: ImageFormat, stack: ExitStack) -> Content:
         """Begins with the digest of the large layer of that format; ``stack`` ends it."""
         if image_format == "archive":
             return replace(self, whole=replace(self.whole, ahead=stack.enter_context(Ahead(self.whole.source))))
         return replace(self, images=replace(self.images, ahead=stack.enter_context(Ahead(self.images.source))))
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading from the middle of a layer is cheap: a compressed archive is decompressed from its start."""
+        return self.files.compression is Compression.NONE
 
     def rootfs(self) -> Layer | None:
         layer = rootfs_layer(self.files, self.checkpoint, self.created)
         return layer and layer.compressed(self.compression)
 
 
-@dataclass(frozen=True)
-class _Packing:
-    """One checkpoint on its way into one destination."""
-
-    content: _Content
-    base: Image | None
-    dump_platform: oci.Platform
-    destination: Destination
-
-    def archive(self) -> Built:
-        layer = self.content.whole
-        return self._finish("archive", [self.destination.write(layer)], [layer.created_by])
-
-    def layered(self) -> Built:
-        assert self.base
-        # The base may be a layered checkpoint itself: its memory, the last layer, must not travel on.
-        kept = len(self.base.manifest.layers) - is_layered_checkpoint(self.base)
-        below = []
-        for descriptor, diff_id in zip(self.base.manifest.layers[:kept], self.base.diff_ids, strict=False):
-            self.destination.copy(descriptor, self.base)
-            below.append(Written(descriptor.as_oci(), diff_id))
-        layers = [layer for layer in (self.content.rootfs(), self.content.images) if layer]
-        written = [self.destination.write(layer) for layer in layers]
-        if self.content.file:
-            self.content.file.check_unchanged()
-        history = _history(self.base, kept)
-        return self._finish("layered", below + written, [layer.created_by for layer in layers], history)
-
-    def _finish(
-        self,
-        image_format: ImageFormat,
-        layers: list[Written],
-        created_by: list[str],
-        history: list[dict[str, Any]] | None = None,
-    ) -> Built:
-        base_digest = self.base.manifest_digest if self.base else None
-        config = oci.encode(
-            image_config(
-                self.content.checkpoint,
-                image_format,
-                base=self.base.config if self.base else None,
-                platform=self.base.platform if self.base else self.dump_platform,
-                created=self.content.created,
-                diff_ids=[layer.diff_id for layer in layers],
-                created_by=[] if history is None and image_format == "layered" else created_by,
-                kept_history=history or (),
-            )
+def _pack(ready: Prepared, destination: Destination) -> Built:
+    content, base = ready.content, ready.base
+    written = []
+    for descriptor, diff_id in ready.below:
+        assert base
+        destination.copy(descriptor, base)
+        written.append(Written(descriptor.as_oci(), diff_id))
+    history = _history(base, len(written)) if base and ready.image_format == "layered" else []
+    layers = ready.layers()
+    written += [destination.write(layer) for layer in layers]
+    if content.file:
+        content.file.check_unchanged()
+    base_digest = base.manifest_digest if base else None
+    config = oci.encode(
+        image_config(
+            content.checkpoint,
+            ready.image_format,
+            base=base.config if base else None,
+            platform=base.platform if base else ready.platform,
+            created=content.created,
+            diff_ids=[layer.diff_id for layer in written],
+            created_by=[] if history is None else [layer.created_by for layer in layers],
+            kept_history=history or (),
         )
-        descriptor = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
-        annotations = manifest_annotations(
-            self.content.checkpoint, image_format, created=self.content.created, base_digest=base_digest
-        )
-        layer_descriptors = tuple(layer.descriptor for layer in layers)
-        manifest = oci.encode(oci.Manifest(descriptor, layer_descriptors, annotations).as_json())
-        self.destination.finish(config, manifest)
-        size = len(manifest) + len(config) + sum(layer.size for layer in layer_descriptors)
-        return Built(oci.digest_of(manifest), size, image_format, base_digest)
+    )
+    descriptor = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
+    annotations = manifest_annotations(
+        content.checkpoint, ready.image_format, created=content.created, base_digest=base_digest
+    )
+    descriptors = tuple(layer.descriptor for layer in written)
+    manifest = oci.encode(oci.Manifest(descriptor, descriptors, annotations).as_json())
+    destination.finish(config, manifest)
+    size = len(manifest) + len(config) + sum(layer.size for layer in descriptors)
+    return Built(oci.digest_of(manifest), size, ready.image_format, base_digest)
 
 
 def _history(base: Image, layers: int) -> list[dict[str, Any]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
@@ -22,6 +22,10 @@ def base_label(descriptor: oci.Descriptor) -> str:
     return f"base layer {descriptor.digest.partition(':')[2][:12]}"
 
 
+Origin = Literal["there", "mounted", "copied"]
+"""How a base image's layer gets somewhere: it is there, its registry takes it from another repository, or neither."""
+
+
 class Destination(Protocol):
     """A context manager: leaving it by an error takes back everything that was written."""
 
@@ -30,6 +34,9 @@ class Destination(Protocol):
 
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         """Brings one of ``image``'s layers here unless it is here already."""
+
+    def origin(self, descriptor: oci.Descriptor, image: Image) -> Origin:
+        """How ``copy`` would bring it here; changes nothing, and may be asked before the context is entered."""
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         """Writes config and manifest, and gives the image its name."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kubectl_restore.image.destination import Written, base_label
+from kubectl_restore.image.destination import Origin, Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.measure import Ahead, Measured, Measurement
@@ -119,6 +119,9 @@ class LayoutDestination:
         if not (self._path / blob_path(descriptor.digest)).exists():
             measured = self._store(image.images.blob(descriptor), base_label(descriptor), Measurement())
             check_blob(measured, descriptor, image.images.place)
+
+    def origin(self, descriptor: oci.Descriptor, image: Image) -> Origin:
+        return "there" if (self._path / blob_path(descriptor.digest)).exists() else "copied"
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         for content in (config, manifest):

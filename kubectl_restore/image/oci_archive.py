@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from kubectl_restore.image.destination import Written, base_label
+from kubectl_restore.image.destination import Origin, Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.layout import (
@@ -100,6 +100,9 @@ class ArchiveDestination:
         if descriptor.digest not in self._written:
             measured = self._store(image.images.blob(descriptor), base_label(descriptor), Measurement())
             check_blob(measured, descriptor, image.images.place)
+
+    def origin(self, descriptor: oci.Descriptor, image: Image) -> Origin:
+        return "copied"
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         for content in (config, manifest):

@@ -10,7 +10,7 @@ import urllib3
 from urllib3 import exceptions
 
 from kubectl_restore.image.access import Access
-from kubectl_restore.image.destination import Written, base_label
+from kubectl_restore.image.destination import Origin, Written, base_label
 from kubectl_restore.image.images import Image
 from kubectl_restore.image.layers import Layer
 from kubectl_restore.image.layout import check_blob
@@ -86,12 +86,15 @@ class RegistryDestination:
     def copy(self, descriptor: oci.Descriptor, image: Image) -> None:
         if self._registry.has(descriptor.digest):
             return
-        session = (
-            self._mount(descriptor.digest) if self._mount_from and isinstance(image.images, RegistryImages) else ""
-        )
+        session = self._mount(descriptor.digest) if self._mounts(image) else ""
         if session is not None:
             measured = self._upload(image.images.blob(descriptor), Measurement(), base_label(descriptor), session)
             check_blob(measured, descriptor, image.images.place)
+
+    def origin(self, descriptor: oci.Descriptor, image: Image) -> Origin:
+        if self._registry.has(descriptor.digest):
+            return "there"
+        return "mounted" if self._mounts(image) else "copied"
 
     def finish(self, config: bytes, manifest: bytes) -> None:
         if not self._registry.has(oci.digest_of(config)):
@@ -104,6 +107,9 @@ class RegistryDestination:
         wanted = oci.digest_of(manifest)
         if (stored := answer.headers.get("Docker-Content-Digest", wanted)) != wanted:
             raise RestoreError("RegistryRefused", f"{self._registry.place} stored {stored} instead of {wanted}")
+
+    def _mounts(self, image: Image) -> bool:
+        return self._mount_from is not None and isinstance(image.images, RegistryImages)
 
     def _mount(self, digest: str) -> str | None:
         """None when the blob was mounted, else the session for uploading it (empty: start one)."""

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +22,11 @@ from kubectl_restore.source.names import HELP, source_name
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubectl_restore.image.access import Access
-    from kubectl_restore.image.build import Built
+    from kubectl_restore.image.base import AccessTo
+    from kubectl_restore.image.build import Built, Order
     from kubectl_restore.image.destination import Destination
     from kubectl_restore.image.images import Image
     from kubectl_restore.image.progress import Progress
@@ -96,6 +100,14 @@ def build(
         Path | None,
         typer.Option(metavar="FILE", help="Registry logins. Default: where podman, skopeo and docker keep them."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Build and push nothing: show the size and the time that each compression costs, measured on the "
+            "checkpoint, and where the base image's layers come from.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no closing line.")] = False,
     output: Annotated[
         Output | None, typer.Option("-o", "--output", help="Print the image as name (REF@digest) or json.")
@@ -112,7 +124,8 @@ def build(
     """
     started = time.monotonic()
     reference = reference_of(tag)
-    if [push, oci_layout is not None, oci_archive is not None].count(True) != 1:
+    places = [push, oci_layout is not None, oci_archive is not None].count(True)
+    if places != 1 and not (dry_run and places == 0):
         raise typer.BadParameter("say where the image goes: one of --push, --oci-layout DIR, --oci-archive FILE")
 
     from kubectl_restore.image.access import Access
@@ -120,8 +133,14 @@ def build(
     from kubectl_restore.image.build import build as build_image
     from kubectl_restore.image.progress import progress
     from kubectl_restore.kube.connection import connect
+    from kubectl_restore.source.names import PodContainer
     from kubectl_restore.source.opening import Fetching, opened
 
+    named = source_name(source)
+    if dry_run and isinstance(named, PodContainer):
+        raise typer.BadParameter("--dry-run takes no checkpoint of a pod; name one that was taken", param_hint="SOURCE")
+    if dry_run and output is Output.name:
+        raise typer.BadParameter("--dry-run makes no image that has a name; use -o json", param_hint="--output")
     target = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
     other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
 
@@ -143,7 +162,7 @@ def build(
             note=_note if not quiet else lambda sentence: None,
             warn=_warn,
         )
-        checkpoint = files.enter_context(opened(source_name(source), fetching))
+        checkpoint = files.enter_context(opened(named, fetching))
         order = Order(
             checkpoint.path,
             None if image_format is None else image_format.value,
@@ -152,12 +171,13 @@ def build(
             compression_of(compress),
         )
         destination = partial(destination_of, reference, oci_layout, oci_archive, target, bars)
+        place = _place(reference, oci_layout, oci_archive) if places else ""
+        if dry_run:
+            _try(order, access, destination if places else None, reference, place, output)
+            return
         built = build_image(order, access, destination, _warn)
     seconds = time.monotonic() - started
-    place = next(
-        (f"{kind} {path}" for kind, path in (("OCI layout", oci_layout), ("OCI archive", oci_archive)) if path), ""
-    )
-    _report(reference, built, place, seconds, output, quiet=quiet)
+    _report(reference, built, "" if push else place, seconds, output, quiet=quiet)
 
 
 def reference_of(tag: str) -> Reference:
@@ -199,6 +219,32 @@ def destination_of(
 
     from_registry = base.images if base and isinstance(base.images, RegistryImages) else None
     return RegistryDestination(reference, access, bars, base=from_registry)
+
+
+def _place(reference: Reference, oci_layout: Path | None, oci_archive: Path | None) -> str:
+    if oci_layout:
+        return f"OCI layout {oci_layout}"
+    return f"OCI archive {oci_archive}" if oci_archive else f"registry {reference.registry}"
+
+
+def _try(
+    order: Order,
+    access: AccessTo,
+    destination: Callable[[Image | None], Destination] | None,
+    reference: Reference,
+    place: str,
+    output: Output | None,
+) -> None:
+    from kubectl_restore.image.build import prepared
+    from kubectl_restore.image.trial import trial
+    from kubectl_restore.image.trial_report import as_json, as_text
+
+    with prepared(replace(order, to_disk=False, compression=None), access, _warn) as ready:
+        found = trial(ready, destination(ready.base) if destination else None)
+    if output is Output.json:
+        print(json.dumps(as_json(found, str(reference), order.compression), indent=2))
+    else:
+        print(as_text(found, str(reference), place, order.compression))
 
 
 def _note(sentence: str) -> None:

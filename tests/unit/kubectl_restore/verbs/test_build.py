@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,56 @@ def test_an_oci_archive_is_written(run: Run, write_checkpoint: WriteCheckpoint, 
     status, text, _ = run(write_checkpoint(), "-t", "x.example/ck", "--oci-archive", path, "--base", base)
     assert (status, path.is_file()) == (0, True)
     assert f"OCI archive {path}" in text
+
+
+def test_a_dry_run_shows_what_each_compression_costs_and_changes_nothing(
+    run: Run, write_checkpoint: WriteCheckpoint, start_registry: StartRegistry
+) -> None:
+    registry = start_registry()
+    base = BaseImage().push(registry)
+    words = (write_checkpoint(), "-t", f"{registry.host}/ck:1", "--push", "--base", base, "--compress", "zstd")
+    status, text, _ = run(*words, "--dry-run")
+    assert status == 0
+    assert text.startswith(f"nothing was built (dry run): {registry.host}/ck:1, layered, to the registry ")
+    assert re.search(r", 2 layers of \S+ K?i?B: 2 mounted from its repository$", text, re.MULTILINE)
+    assert re.search(r"^COMPRESS +SIZE +TIME\n", text, re.MULTILINE)
+    assert re.search(r"^none +\S+ KiB +\d\.\d\d s\n", text, re.MULTILINE)
+    assert re.search(r"^zstd .* as asked$", text, re.MULTILINE)
+    status, document, _ = run(*words, "--dry-run", "-o", "json")
+    found = json.loads(document)
+    assert [cost["compress"] for cost in found["costs"]] == ["none", "gzip", "zstd"]
+    assert {layer["origin"] for layer in found["baseLayers"]} == {"mounted"}
+    assert (found["dryRun"], found["estimated"], found["format"]) == (True, False, "layered")
+    assert {method for method, _, _ in registry.requests} <= {"GET", "HEAD"}
+    run(*words)
+    _, document, _ = run(*words, "--dry-run", "-o", "json")
+    assert {layer["origin"] for layer in json.loads(document)["baseLayers"]} == {"there"}
+
+
+def test_a_dry_run_needs_no_destination_and_writes_to_none(
+    run: Run, write_checkpoint: WriteCheckpoint, base: str, tmp_path: Path
+) -> None:
+    words = (write_checkpoint(), "-t", "x.example/ck:1", "--base", base, "--dry-run")
+    before = sorted(tmp_path.rglob("*"))
+    for to in ((), ("--oci-layout", tmp_path / "out"), ("--oci-archive", tmp_path / "out.tar")):
+        status, text, _ = run(*words, *to)
+        assert (status, text.count("\n")) == (0, 8)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_what_is_no_sound_checkpoint_fails(run: Run, base: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.tar"
+    path.write_bytes(tar_of(containerd())[:5000])
+    status, out, err = run(path, "-t", "x.example/ck:1", "--base", base, "--dry-run")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize("words", [("pod/web", "--dry-run"), ("x.tar", "--dry-run", "-o", "name")])
+def test_a_dry_run_takes_no_checkpoint_and_has_no_digest(words: tuple[str, ...], run: Run) -> None:
+    status, out, err = run(*words, "-t", "x.example/ck:1", "--push")
+    assert (status, out) == (2, "")
+    assert "--dry-run" in err
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
