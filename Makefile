@@ -52,10 +52,11 @@ docs: setup ## rewrite what docs/ takes from the commands
 protos: setup ## compile the .proto files
 	@$(BIN)/python tools/protos.py
 
-package: setup ## build sdist, wheel, deb and rpm into dist/
+package: setup ## build sdist, wheel, deb, rpm and krew archives into dist/; RELEASES=URL: where krew finds them
 	@command -v rpmbuild strip dpkg-deb >/dev/null || { echo "package: apt-get install rpm binutils dpkg" >&2; exit 1; }
 	@$(BIN)/python -m build --quiet --outdir dist
 	@$(BIN)/python -m tools.package
+	@$(BIN)/python -m tools.krew $(if $(RELEASES),--releases '$(RELEASES)')
 
 clean: ## remove .venv, build output, test nodes and their cache
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.e2e.node.sweep --all

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -68,13 +69,13 @@ def project() -> dict[str, list[str]]:
     return document["project"]
 
 
-def vendor(package: Package, machine: str, place: Path) -> None:
-    """Installs the wheels of every Python version over each other."""
+def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] = PYTHONS) -> None:
+    """Installs the wheels of each Python version over each other."""
     place.mkdir(parents=True)
     wanted = [each for each in project()["dependencies"] if re.split(r"[^A-Za-z0-9_-]", each)[0] not in package.without]
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
     platforms = [word for tag in (*tags, f"manylinux2014_{machine}") for word in ("--platform", tag)]
-    for version in PYTHONS:
+    for version in pythons:
         with tempfile.TemporaryDirectory() as folder:
             run(
                 [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
