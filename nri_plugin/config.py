@@ -1,12 +1,17 @@
-"""The daemon's configuration: ``/etc/nri-restore/config.toml`` as a frozen dataclass, every key optional."""
+"""The daemon's configuration: ``/etc/nri-restore/config.toml`` as a frozen dataclass, every key optional.
+
+``policy``, ``limits`` and ``cache`` are read again on SIGHUP; the other sections need a restart.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from shared import contract
 from shared.errors import RestoreError
@@ -36,6 +41,8 @@ class Runtime:
     namespace: str = "k8s.io"
     snapshotter: str = "overlayfs"
     handler: str = contract.HANDLER
+    registry_hosts: Path = Path("/etc/containerd/certs.d")
+    """containerd's ``config_path``: how registries are reached; signatures are fetched the same way."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,38 @@ class Cache:
     unused_age_s: float = 7 * 86400.0
 
 
+WAIVABLE: Final = frozenset({"PersonalityExceeds", "RootDirectoryDiffers", "SchedulerExceeds"})
+"""What a policy may let pass: it concerns the restored processes themselves or their share of the node's time, not
+what they may do to others. Rights, confinement, mounts, devices and open files are never waived."""
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A difference that pods of some namespaces may have, see WAIVABLE."""
+
+    reason: str
+    namespaces: tuple[str, ...]
+    """Patterns, as in Policy."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may restore what. Patterns are shell globs: ``*``, ``?``, ``[ab]``."""
+
+    namespaces: tuple[str, ...] = ("*",)
+    """Of pods that may restore."""
+    registries: tuple[str, ...] = ("*",)
+    """Where checkpoint images may come from: ``registry`` or ``registry/repository``, two patterns around the first
+    slash; in that of the repository ``*`` goes over further slashes."""
+    signature_keys: tuple[Path, ...] = ()
+    """Public keys (PEM). Once there is one, a checkpoint image needs a cosign signature by any of them."""
+    image_bytes: int = 0
+    """How large the layers of a checkpoint image may be together; 0: no limit."""
+    memory_bytes: int = 0
+    """How much memory a dump may hold; 0: no limit."""
+    waive: tuple[Waiver, ...] = ()
+
+
 @dataclass(frozen=True)
 class Log:
     """What the daemon writes to stderr, which is the journal under systemd."""
@@ -98,9 +137,26 @@ class Config:
     cache: Cache = field(default_factory=Cache)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    policy: Policy = field(default_factory=Policy)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, for ``read_document``: what the session hands to the worker."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def reloaded(self, newer: Config) -> Config:
+        """What holds after SIGHUP: of ``newer`` the sections that are read again."""
+        return replace(self, limits=newer.limits, cache=newer.cache, policy=newer.policy)
 
 
 Section = TypeVar("Section")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _section(kind: type[Section], values: Any, where: str) -> Section:
@@ -108,30 +164,88 @@ def _section(kind: type[Section], values: Any, where: str) -> Section:
         raise ConfigInvalid("ConfigInvalid", f"{where} must be a table")
     known = get_type_hints(kind)
     names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
+    for key in values:
         if key not in names:
             raise ConfigInvalid("ConfigInvalid", f"{where} has no key {key}; it knows {', '.join(names)}")
-        wanted = known[key]
-        if get_origin(wanted) is Literal:
-            if value not in get_args(wanted):
-                words = ", ".join(get_args(wanted))
-                raise ConfigInvalid("ConfigInvalid", f"{where}.{key} is {value!r}; it can be {words}")
-            arguments[key] = value
-            continue
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if wanted is Path and isinstance(value, str):
-            value = Path(value)
-            if not value.is_absolute():
-                raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must be an absolute path, it is {value}")
-        if type(value) is not wanted and not (wanted is Path and isinstance(value, Path)):
-            kind_name = "string" if wanted in (str, Path) else "number"
-            raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must be a {kind_name}")
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise ConfigInvalid("ConfigInvalid", f"{where}.{key} must be a number from 0 on, it is {value}")
-        arguments[key] = value
-    return kind(**arguments)
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ConfigInvalid("ConfigInvalid", f"{where} has no {entry.name}, which it needs")
+    return kind(**{key: _value(known[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _value(wanted: Any, value: Any, where: str) -> Any:
+    if get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise ConfigInvalid("ConfigInvalid", f"{where} must be a list")
+        return tuple(_value(get_args(wanted)[0], each, where) for each in value)
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise ConfigInvalid("ConfigInvalid", f"{where} is {value!r}; it can be {', '.join(get_args(wanted))}")
+        return value
+    if is_dataclass(wanted):
+        return _section(wanted, value, where)  # type: ignore[arg-type]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if wanted is Path and isinstance(value, str):
+        if not Path(value).is_absolute():
+            raise ConfigInvalid("ConfigInvalid", f"{where} must be an absolute path, it is {value}")
+        return Path(value)
+    if type(value) is not wanted:
+        kind_name = "string" if wanted in (str, Path) else "number"
+        raise ConfigInvalid("ConfigInvalid", f"{where} must be a {kind_name}")
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise ConfigInvalid("ConfigInvalid", f"{where} must be a number from 0 on, it is {value}")
+    return value
+
+
+_SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
+    {
+        "nri": Nri,
+        "runtime": Runtime,
+        "paths": Paths,
+        "limits": Limits,
+        "cache": Cache,
+        "log": Log,
+        "metrics": Metrics,
+        "policy": Policy,
+    }
+)
+
+
+def read_document(document: Mapping[str, Any], *, source: str) -> Config:
+    """A parsed document; raises ConfigInvalid naming ``source``, the key and the reason."""
+    read: dict[str, Any] = {}
+    for name, values in document.items():
+        if name not in _SECTIONS:
+            raise ConfigInvalid("ConfigInvalid", f"{source} has no section [{name}]; it knows {', '.join(_SECTIONS)}")
+        read[name] = _section(_SECTIONS[name], values, f"{source}: {name}")
+    config = Config(**read)
+    if re.fullmatch("[0-9]{2}", config.nri.index) is None:
+        raise ConfigInvalid("ConfigInvalid", f"{source}: nri.index must be two digits, it is {config.nri.index!r}")
+    for waiver in config.policy.waive:
+        if waiver.reason not in WAIVABLE:
+            raise ConfigInvalid(
+                "ConfigInvalid",
+                f"{source}: policy.waive cannot have the reason {waiver.reason!r}; "
+                f"what can be waived is {', '.join(sorted(WAIVABLE))}",
+            )
+    return config
+
+
+def _check_keys(config: Config, source: str) -> None:
+    """Files of keys that are no keys would refuse every restore; better said now."""
+    for path in config.policy.signature_keys:
+        try:
+            key = path.read_text(errors="replace")
+        except OSError as error:
+            raise ConfigInvalid(
+                "ConfigInvalid", f"{source}: policy.signature_keys: {path} cannot be read: {error.strerror}"
+            ) from error
+        if "-----BEGIN PUBLIC KEY-----" not in key:
+            raise ConfigInvalid(
+                "ConfigInvalid",
+                f"{source}: policy.signature_keys: {path} is no public key in PEM form (BEGIN PUBLIC KEY)",
+            )
 
 
 def parse(text: str, *, source: str) -> Config:
@@ -144,19 +258,7 @@ def parse(text: str, *, source: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid("ConfigInvalid", f"{source} is no TOML: {error}") from error
-    sections: dict[str, type[Any]] = {
-        "nri": Nri, "runtime": Runtime, "paths": Paths, "limits": Limits, "cache": Cache, "log": Log,
-        "metrics": Metrics,
-    }  # fmt: skip
-    read: dict[str, Any] = {}
-    for name, values in document.items():
-        if name not in sections:
-            raise ConfigInvalid("ConfigInvalid", f"{source} has no section [{name}]; it knows {', '.join(sections)}")
-        read[name] = _section(sections[name], values, f"{source}: {name}")
-    config = Config(**read)
-    if re.fullmatch("[0-9]{2}", config.nri.index) is None:
-        raise ConfigInvalid("ConfigInvalid", f"{source}: nri.index must be two digits, it is {config.nri.index!r}")
-    return config
+    return read_document(document, source=source)
 
 
 def load(path: Path) -> Config:
@@ -167,4 +269,6 @@ def load(path: Path) -> Config:
         return Config()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid("ConfigInvalid", f"{path} cannot be read: {error}") from error
-    return parse(text, source=str(path))
+    config = parse(text, source=str(path))
+    _check_keys(config, str(path))
+    return config

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from nri_plugin.config import Config, load
+from nri_plugin.config import Config, ConfigInvalid, load
 from nri_plugin.logs import about
 from nri_plugin.metrics import Metrics
 from nri_plugin.notify import Notifier
@@ -122,15 +122,31 @@ async def beat(notifier: Notifier, worker: WorkerProcess) -> None:
         await asyncio.sleep(notifier.watchdog_s / 3)
 
 
+def reload(handler: RestoreHandler, config_path: Path) -> None:
+    """Goes by the file as it is now, for containers created from now on; one that cannot be used changes nothing."""
+    config = handler.config
+    try:
+        newer = load(config_path)
+    except ConfigInvalid as error:
+        log.error("%s; the configuration stays as it was", error)
+        return
+    handler.config = config.reloaded(newer)
+    handler.worker.configure(handler.config)
+    log.info("%s was read again", config_path)
+    if handler.config != newer:
+        log.warning("%s: sections other than policy, limits and cache hold once nri-restore is restarted", config_path)
+
+
 async def serve(config: Config, config_path: Path, version: str) -> None:
-    """Runs until SIGTERM or SIGINT.
+    """Runs until SIGTERM or SIGINT; SIGHUP has the configuration read again.
 
     Ready before the runtime is there: it may be ordered after this service, or be down for long.
     """
     notifier = Notifier()
     metrics = Metrics(version)
-    worker = WorkerProcess(config_path, metrics)
-    session = Session(config.nri.socket, config.nri.name, config.nri.index, RestoreHandler(config, worker))
+    worker = WorkerProcess(config, metrics)
+    handler = RestoreHandler(config, worker)
+    session = Session(config.nri.socket, config.nri.name, config.nri.index, handler)
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
 
@@ -140,6 +156,7 @@ async def serve(config: Config, config_path: Path, version: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload, handler, config_path)
 
     def connected(runtime: Runtime) -> None:
         version = ".".join(map(str, runtime.nri))

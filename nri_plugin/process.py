@@ -1,7 +1,7 @@
 """Starts one of the daemon's two processes, each as small as it can be.
 
 ``python -m nri_plugin.process session CONFIG VERSION`` is what ``nri-restore run`` turns into, and
-``… worker CONFIG DESCRIPTOR`` what the session starts. Neither speaks TLS nor reads bzip2 or xz: without these, which
+``… worker DESCRIPTOR`` what the session starts. Neither speaks TLS nor reads bzip2 or xz: without these, which
 asyncio, hashlib and shutil load but do without where Python was built without them, each has 9 MB less of resident
 memory.
 """
@@ -40,21 +40,23 @@ def load_grpc(*otherwise: str) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "nri_plugin.process", *otherwise])
 
 
-def main(role: str, config: str, argument: str) -> None:
+def main(role: str, *arguments: str) -> None:
     """Runs until the process's work is over; an error of ours is one line and exit status 1."""
     leave_out(*UNUSED)
     try:
-        logs.configure(load(Path(config)).log, role.partition("-")[0])
         if role == "session":
+            config, version = arguments
+            logs.configure(load(Path(config)).log, role)
             from nri_plugin.daemon import run_daemon
 
-            run_daemon(Path(config), argument)
+            run_daemon(Path(config), version)
         else:
             if role == "worker":
-                load_grpc("worker-with-asyncio", config, argument)
+                load_grpc("worker-with-asyncio", *arguments)
             from nri_plugin.worker import main as work
 
-            work(Path(config), int(argument))
+            (descriptor,) = arguments
+            work(int(descriptor))
     except RestoreError as error:
         sys.exit(f"nri-restore: {error.reason}: {error}")
 

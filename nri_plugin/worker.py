@@ -2,9 +2,10 @@
 
 Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "request": {...}}``, ``stop``, ``remove``
 (``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``), ``refused`` (``subject``, ``reason``,
-``sentence``: by the session itself), ``ping``. Out: per prepare ``{"container_id", "reason", "sentence"}``, reason null
-to go on; per ping ``{"alive": true, "plans": {state: number}}``; and for the metrics ``{"result", "reason", "phases"}``
-of a restore that ended, in seconds, and ``{"cleaned": number}``. It ends when the session closes its side.
+``sentence``: by the session itself), ``ping``; before them all, and when it changes, ``configure`` (``config``). Out:
+per prepare ``{"container_id", "reason", "sentence"}``, reason null to go on; per ping
+``{"alive": true, "plans": {state: number}}``; and for the metrics ``{"result", "reason", "phases"}`` of a restore that
+ended, in seconds, and ``{"cleaned": number}``. It ends when the session closes its side.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nri_plugin.config import Config, load
+from nri_plugin import logs
+from nri_plugin.config import Config, read_document
 from nri_plugin.logs import Subject, about
 from nri_plugin.memory import give_back
 from nri_plugin.restore import cleanup
@@ -80,6 +81,8 @@ class Worker:
             self.send({"alive": True, "plans": self.settled.states})
             if self.looking is None or self.looking.done():
                 self.looking = self.pool.submit(self.logged, self.settled.look_at_all)
+        elif kind == "configure":
+            self.configure(read_document(job["config"], source="the session"))
         elif kind == "refused":
             subject = Subject(**job["subject"])
             self.pool.submit(self.logged, self.announce, subject, Outcome("refused", job["reason"], job["sentence"]))
@@ -87,6 +90,11 @@ class Worker:
             self.pool.submit(self.logged, self.reconcile, job["since"])
         else:
             log.error("unknown job %r", kind)
+
+    def configure(self, config: Config) -> None:
+        """Goes by another configuration from the next container on."""
+        self.config = self.node.config = config
+        self.cache.limits = config.cache
 
     def start(self, request: RestoreRequest) -> None:
         """Begins a preparation; restore-runc waits for the plan's lock, so it is taken here, not on the thread."""
@@ -256,10 +264,10 @@ class Worker:
             self.stop(plan.container_id)
 
 
-def main(config_path: Path, descriptor: int) -> None:
+def main(descriptor: int) -> None:
     """Serves jobs from the socket ``descriptor`` until its other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    config = load(config_path)
+    for number in (signal.SIGINT, signal.SIGHUP):  # for the session, whoever sends them to the whole service
+        signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
     sending = threading.Lock()
 
@@ -268,8 +276,11 @@ def main(config_path: Path, descriptor: int) -> None:
         with sending, suppress(ConnectionError):
             channel.sendall(json.dumps(message).encode() + b"\n")
 
-    worker = Worker(config, send)
     with channel.makefile("rb") as jobs:
+        if first := jobs.readline():
+            config = read_document(json.loads(first)["config"], source="the session")
+            logs.configure(config.log, "worker")
+            worker = Worker(config, send)
         for line in jobs:
             worker.handle(json.loads(line))
     # Not pool.shutdown: the interpreter would wait for pulls. Whoever waits for a lock we hold learns that it is lost.

@@ -12,9 +12,9 @@ import logging
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from nri_plugin.config import Config
 from nri_plugin.metrics import Metrics
 from shared.errors import Refused, RestoreError, Unavailable
 
@@ -34,9 +34,10 @@ PINGS_MISSED, PINGS_MISSED_AT_START = 3, 12
 class WorkerProcess:
     """The worker as a child, started again when it dies; jobs sent meanwhile wait for the next one."""
 
-    def __init__(self, config_path: Path, metrics: Metrics) -> None:
+    def __init__(self, config: Config, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.config_path = config_path
+        self.config = config
+        """Handed to every new worker: the file may have become another, or unusable, since it was read."""
         self.answers: dict[str, asyncio.Future[RestoreError | None]] = {}
         self.writer: asyncio.StreamWriter | None = None
         self.process: asyncio.subprocess.Process | None = None
@@ -60,12 +61,12 @@ class WorkerProcess:
                     "-m",
                     "nri_plugin.process",
                     "worker",
-                    str(self.config_path),
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
                 )
             reader, self.writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
             self.metrics.worker_starts += 1
+            self.configure(self.config)
             if self.reconciles:
                 self.reconcile()
             watching = asyncio.create_task(self._watch(self.process))
@@ -142,6 +143,11 @@ class WorkerProcess:
             log.warning("no worker for the job %s; it is made up for when the next one starts", job["job"])
             return
         self.writer.write(json.dumps(job).encode() + b"\n")
+
+    def configure(self, config: Config) -> None:
+        """Has the worker, and those after it, go by ``config`` from the next container on."""
+        self.config = config
+        self.send({"job": "configure", "config": config.document()})
 
     def reconcile(self) -> None:
         """Has the worker look for what was missed."""

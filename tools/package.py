@@ -48,12 +48,12 @@ class Package:
 PACKAGES = (
     Package(
         "nri-restore", ("shared", "nri_plugin"),
-        frozenset({"isal", "kubernetes", "PyYAML", "websocket-client", "urllib3"}),
+        frozenset({"isal", "kubernetes", "PyYAML", "websocket-client"}),
         {"usr/bin/nri-restore": "nri_plugin.cli"}, ("nri-restore", 8), "restores checkpointed containers on this node",
         "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
     ),
     Package(
-        "kubectl-restore", ("shared", "kubectl_restore"), frozenset({"grpcio", "tomlkit"}),
+        "kubectl-restore", ("shared", "kubectl_restore"), frozenset({"cryptography", "grpcio", "tomlkit"}),
         {
             "usr/bin/kubectl-restore": "kubectl_restore.cli",
             "usr/bin/kubectl_complete-restore": "kubectl_restore.completion",

@@ -37,6 +37,8 @@ class StoredImage:
     diff_ids: tuple[str, ...]
     annotations: Mapping[str, str]
     """Of index and manifest, and the config's labels."""
+    layer_bytes: int = 0
+    """Of all layers, as they are in the registry."""
 
     @property
     def chain_id(self) -> str:
@@ -87,7 +89,8 @@ def stored_image(containerd: Containerd, target: api.Descriptor) -> StoredImage:
     settings = config.get("config")
     labels = settings.get("Labels") if isinstance(settings, dict) else None
     found = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
-    return StoredImage(digest, target.digest, document.config.digest, diff_ids, {**found, **annotations})
+    size = sum(layer.size for layer in document.layers)
+    return StoredImage(digest, target.digest, document.config.digest, diff_ids, {**found, **annotations}, size)
 
 
 def find_image(containerd: Containerd, name: str) -> StoredImage:

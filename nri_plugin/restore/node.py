@@ -15,6 +15,7 @@ from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
+from nri_plugin.restore.signature import Signatures
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.compression import Compression, Decompressed, sniff
 from shared.criu.dump import Dump, check_structure, read_dump
@@ -56,6 +57,7 @@ class Node:
     config: Config
     containerd: Containerd
     views: Views
+    signatures: Signatures = field(default_factory=Signatures)
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -10,10 +11,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from nri_plugin.config import Config
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import NotFound
 from nri_plugin.containerd.images import pull
-from nri_plugin.restore import cover, options, rootfs
+from nri_plugin.restore import cover, options, policy, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.node import Node, OpenedCheckpoint
@@ -48,6 +50,7 @@ def prepare(
     decided must never become a start from somewhere else.
     """
     report = RestoreReport(request)
+    config = node.config  # the same from the first step to the last, whatever is read again meanwhile
     try:
         image = find_checkpoint(node, cache, request, report, answer, cancelled)
         if image is None:
@@ -57,8 +60,9 @@ def prepare(
             if image.layered and request.checkpoint is None:
                 plan.write("remove", "")
             if restores(request):
+                admit(node, config, request, image, report, answer)
                 cache.remember(image, request.checkpoint or request.image)
-                restore(node, request, plan, image, report, answer, cancelled)
+                restore(node, config, request, plan, image, report, answer, cancelled)
             else:
                 start_instead(request, plan, image, report)
         answer(None)
@@ -73,6 +77,7 @@ def prepare(
 
 def restore(
     node: Node,
+    config: Config,
     request: RestoreRequest,
     plan: Plan,
     image: StoredImage,
@@ -82,6 +87,7 @@ def restore(
 ) -> None:
     """The steps of a restore; raises the RestoreError of the first that cannot be done."""
     opened = check(node, request, plan, image, report)
+    policy.check_memory_size(config.policy, opened.dump.memory_bytes)
     answer(None)
     # A root file system that stands was verified before; another one is made once this dump has been.
     stands = node.containerd.has_snapshot(rootfs.snapshot_name(opened.image))
@@ -99,7 +105,8 @@ def restore(
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         check_settings(dumped, live, identity)
         special = opened.special + node.special_in_diff(opened)
-        check_dump(opened.dump, dumped, live, identity, special)
+        waived = check_dump(opened.dump, dumped, live, identity, special, waived=policy.waived(config.policy, request))
+        report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in waived)
     if not stands:
         lower = prepare_rootfs(node, request, opened, report, cancelled)
     overlay = None
@@ -111,6 +118,23 @@ def restore(
         write_plan(node, request, plan, opened, live, record, overlay)
         plan.write("status", "ok\n")
     report.outcome = "ready"
+
+
+def admit(
+    node: Node, config: Config, request: RestoreRequest, image: StoredImage, report: RestoreReport, answer: Answer
+) -> None:
+    """What the node's administrator says; a signature that was not seen yet is fetched after the answer."""
+    reference = request.checkpoint or request.image
+    with report.phase("policy"):
+        policy.check_namespace(config.policy, request)
+        # The runtime names an image that it knows by several names by any of them.
+        known = (each.name for each in node.containerd.images_by_digest(image.target))
+        policy.check_registry(config.policy, itertools.chain([reference], known))
+        policy.check_image_size(config.policy, image)
+    if not node.signatures.known(config, image):
+        answer(None)
+        with report.phase("signature"):
+            node.signatures.check(config, node.containerd, image, reference)
 
 
 def restores(request: RestoreRequest) -> bool:
@@ -175,6 +199,9 @@ def find_checkpoint(
             # The kubelet's image collection sees only the pod's own image; what our lease kept is still whole.
             found = cache.recall(request.checkpoint)
     if found is None:
+        if restores(request):  # nothing is fetched that would not be restored
+            policy.check_namespace(node.config.policy, request)
+            policy.check_registry(node.config.policy, [request.checkpoint])
         answer(None)
         with report.phase("pull"):
             pull(containerd, request.checkpoint, timeout_s=node.config.limits.pull_s, cancelled=cancelled)

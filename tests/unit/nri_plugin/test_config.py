@@ -1,29 +1,48 @@
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from nri_plugin.config import Config, ConfigInvalid, load, parse
+from nri_plugin.config import Config, ConfigInvalid, Waiver, load, parse, read_document
 
 SECTIONS = {entry.name: get_type_hints(Config)[entry.name] for entry in fields(Config)}
 KEYS = [(name, key, get_type_hints(kind)[key]) for name, kind in SECTIONS.items() for key in get_type_hints(kind)]
-OTHER: dict[type, tuple[str, Any]] = {
+OTHER: dict[Any, tuple[str, Any]] = {
     Path: ('"/elsewhere"', Path("/elsewhere")),
     str: ('"77"', "77"),
     float: ("1.5", 1.5),
     int: ("7", 7),
     bool: ("true", True),
+    tuple[str, ...]: ('["a", "b*"]', ("a", "b*")),
+    tuple[Path, ...]: ('["/a", "/b"]', (Path("/a"), Path("/b"))),
+    tuple[Waiver, ...]: (
+        '[{reason = "SchedulerExceeds", namespaces = ["batch"]}]',
+        (Waiver("SchedulerExceeds", ("batch",)),),
+    ),
 }
 """A valid value of each type as TOML and as read."""
-WRONG: dict[type, tuple[str, ...]] = {
+WRONG: dict[Any, tuple[str, ...]] = {
     Path: ("1", "true", "[]", '"relative/path"', '""'),
     str: ("1", "true", "[]", "{}"),
     float: ('"1"', "true", "[]", "-0.5", "-1"),
     int: ('"1"', "true", "[]", "1.5", "-1"),
     bool: ("1", '"true"', "[]"),
+    tuple[str, ...]: ('"a"', "1", "[1]", '[["a"]]'),
+    tuple[Path, ...]: ('"/a"', '["a"]', "[1]"),
+    tuple[Waiver, ...]: (
+        '"SchedulerExceeds"',
+        '["SchedulerExceeds"]',
+        '[{reason = "SchedulerExceeds"}]',
+        '[{namespaces = ["*"]}]',
+        '[{reason = "SchedulerExceeds", namespaces = "*"}]',
+        '[{reason = "SchedulerExceeds", namespaces = ["*"], until = "noon"}]',
+        '[{reason = "CapabilitiesExceed", namespaces = ["*"]}]',
+        '[{reason = "Everything", namespaces = ["*"]}]',
+    ),
 }
 
 
@@ -123,3 +142,40 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_text("[")
     with pytest.raises(ConfigInvalid, match=r"config\.toml is no TOML"):
         load(path)
+
+
+KEY = "-----BEGIN PUBLIC KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "cannot be read"), ("-----BEGIN PRIVATE KEY-----", "no public key")]
+)
+def test_file_that_holds_no_key_is_named(tmp_path: Path, content: str | None, says: str) -> None:
+    good, bad = tmp_path / "good.pub", tmp_path / "bad.pub"
+    good.write_text(KEY)
+    if content is not None:
+        bad.write_text(content)
+    path = tmp_path / "config.toml"
+    path.write_text(f'[policy]\nsignature_keys = ["{good}"]\n')
+    assert load(path).policy.signature_keys == (good,)
+    path.write_text(f'[policy]\nsignature_keys = ["{good}", "{bad}"]\n')
+    with pytest.raises(ConfigInvalid, match=f"{bad} .*{says}"):
+        load(path)
+
+
+def test_configuration_reaches_the_worker_as_it_is() -> None:
+    text = "".join(
+        f"[{section}]\n{key} = {OTHER[kind][0]}\n" for section, key, kind in KEYS if key in ("index", "waive")
+    )
+    config = parse(text + '[paths]\nstate = "/elsewhere"\n', source="x")
+    assert read_document(json.loads(json.dumps(config.document())), source="x") == config
+
+
+def test_what_is_read_again_leaves_the_rest_as_it_was() -> None:
+    old = Config()
+    newer = parse(
+        '[paths]\nplans = "/x"\n[policy]\nnamespaces = []\n[limits]\npull_s = 1\n[cache]\nunused = 1\n', source="x"
+    )
+    reloaded = old.reloaded(newer)
+    assert (reloaded.policy, reloaded.limits, reloaded.cache) == (newer.policy, newer.limits, newer.cache)
+    assert (reloaded.nri, reloaded.runtime, reloaded.paths) == (old.nri, old.runtime, old.paths)

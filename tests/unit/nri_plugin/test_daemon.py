@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from nri_plugin.config import Config, Paths
-from nri_plugin.daemon import RestoreHandler, only_instance
+from nri_plugin.config import Config, Paths, Policy
+from nri_plugin.daemon import RestoreHandler, only_instance, reload
 from nri_plugin.nri.nri_pb2 import Container, PodSandbox
 from nri_plugin.worker_process import WorkerProcess
 from shared.contract import HANDLER, POD_CHECKPOINT
@@ -23,6 +24,7 @@ class Asked:
     def __init__(self, verdict: RestoreError | None = None) -> None:
         self.verdict = verdict
         self.sent: list[dict[str, Any]] = []
+        self.configured: list[Config] = []
         self.reconciles = False
         self.plan_was_there = False
         self.plans = Path()
@@ -35,6 +37,9 @@ class Asked:
 
     def send(self, job: dict[str, Any]) -> None:
         self.sent.append(job)
+
+    def configure(self, config: Config) -> None:
+        self.configured.append(config)
 
     def reconcile(self) -> None:
         self.sent.append({"job": "reconcile"})
@@ -142,3 +147,33 @@ def test_plans_that_cannot_be_made_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as refused:
         only_instance(Config(paths=Paths(plans=tmp_path / "file/plans")))
     assert refused.value.reason == "NodeStorageFailed"
+
+
+# ---- SIGHUP ----
+
+
+def test_reload_holds_for_the_session_and_the_worker(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, asked = handler(config)
+    file = tmp_path / "config.toml"
+    file.write_text('[policy]\nnamespaces = ["batch"]\n[limits]\nanswer_s = 0.2\n[nri]\nindex = "10"\n')
+    reload(ours, file)
+    assert ours.config == replace(
+        config, policy=Policy(namespaces=("batch",)), limits=replace(config.limits, answer_s=0.2)
+    )
+    assert asked.configured == [ours.config]
+    assert "hold once nri-restore is restarted" in caplog.text
+
+
+def test_reload_of_a_file_that_cannot_be_used_changes_nothing(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, asked = handler(config)
+    file = tmp_path / "config.toml"
+    file.write_text("[policy]\nnamespace = 1\n")
+    reload(ours, file)
+    assert ours.config == config
+    assert not asked.configured
+    assert "policy has no key namespace" in caplog.text
+    assert "stays as it was" in caplog.text

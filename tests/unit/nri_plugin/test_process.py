@@ -48,18 +48,16 @@ def test_worker_starts_again_with_asyncio_for_a_grpc_that_needs_it(tmp_path: Pat
     (tmp_path / "grpc.py").write_text("import asyncio\n")
     script = (
         "import os; os.execv = lambda program, words: print(*words[1:])\n"
-        "from nri_plugin.process import load_grpc; load_grpc('worker-with-asyncio', '/config', '3')"
+        "from nri_plugin.process import load_grpc; load_grpc('worker-with-asyncio', '3')"
     )
-    assert python(script, tmp_path) == "-m nri_plugin.process worker-with-asyncio /config 3\n"
+    assert python(script, tmp_path) == "-m nri_plugin.process worker-with-asyncio 3\n"
 
 
 @pytest.mark.parametrize("role", ["worker", "worker-with-asyncio"])
-def test_worker_ends_when_the_session_closes_its_side(role: str, tmp_path: Path) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(f'[paths]\nplans = "{tmp_path}"\nstate = "{tmp_path}"\n')
+def test_worker_ends_when_the_session_closes_its_side(role: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        words = [sys.executable, "-m", "nri_plugin.process", role, str(config), str(theirs.fileno())]
+        words = [sys.executable, "-m", "nri_plugin.process", role, str(theirs.fileno())]
         worker = subprocess.Popen(words, pass_fds=[theirs.fileno()], cwd=ROOT)
         theirs.close()
         with pytest.raises(subprocess.TimeoutExpired):

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -410,19 +409,18 @@ def test_one_plan_that_cannot_be_cleaned_up_does_not_keep_the_others(
 
 
 def test_worker_process_does_its_jobs_and_ends_when_its_session_does(
-    config: Config, planned: Callable[..., Plan], tmp_path: Path
+    config: Config, planned: Callable[..., Plan]
 ) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(f"[paths]\nplans = '{config.paths.plans}'\n[runtime]\nsocket = '{config.runtime.socket}'\n")
     plan = planned("a")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nri_plugin.process", "worker", str(file), str(theirs.fileno())],
+            [sys.executable, "-m", "nri_plugin.process", "worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
         )
         theirs.close()
+        ours.sendall(json.dumps({"job": "configure", "config": config.document()}).encode() + b"\n")
         ours.sendall(json.dumps({"job": "remove", "container_id": "a" * 64}).encode() + b"\n")
         eventually(lambda: not plan.path.exists())
         # It may be asked something just before its session dies.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 import nri_plugin.worker_process
+from nri_plugin.config import Config, Policy, read_document
 from nri_plugin.metrics import Metrics
 from nri_plugin.worker_process import WorkerProcess
 from shared.errors import Refused, RestoreError
@@ -22,12 +23,16 @@ FAKE = f"""#!{sys.executable}
 import json, os, signal, socket, sys
 from pathlib import Path
 descriptor = int(sys.argv[-1])
-log = Path(sys.argv[-2])
+log = Path(sys.argv[0]).with_name("jobs")
 channel = socket.socket(fileno=descriptor)
 for line in channel.makefile("rb"):
     job = json.loads(line)
     if job["job"] == "ping":
         channel.sendall(b'{{"alive": true, "plans": {{}}}}\\n')
+        continue
+    if job["job"] == "configure":
+        with log.with_name("configured").open("ab") as file:
+            file.write(line)
         continue
     with log.open("ab") as file:
         file.write(line)
@@ -55,7 +60,7 @@ for line in channel.makefile("rb"):
 class Fake:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "jobs"
-        self.process = WorkerProcess(self.log, Metrics("1"))
+        self.process = WorkerProcess(Config(), Metrics("1"))
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
@@ -251,3 +256,19 @@ def test_worker_ends_with_the_session(fake: Fake) -> None:
 
     pid = with_worker(fake, test)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_every_worker_begins_with_the_configuration_in_force(fake: Fake) -> None:
+    newer = Config(policy=Policy(namespaces=("batch",)))
+
+    async def test() -> None:
+        await fake.asks("answer")
+        fake.process.configure(newer)
+        await fake.asks("die")
+        await asyncio.sleep(0)
+        await fake.up()
+        await fake.asks("answer")
+
+    with_worker(fake, test)
+    got = [json.loads(line)["config"] for line in fake.log.with_name("configured").read_text().splitlines()]
+    assert [read_document(each, source="x") for each in got] == [Config(), newer, newer]

@@ -1,0 +1,82 @@
+"""What the node's administrator lets be restored: ``[policy]`` of the configuration, asked before anything is read.
+
+A RuntimeClass or an admission policy keeps pods from asking; this is the node's own word, whatever the cluster admits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from nri_plugin.config import Policy
+from nri_plugin.restore.images import StoredImage
+from nri_plugin.restore.request import RestoreRequest
+from shared.errors import Refused, RestoreError
+from shared.oci import parse_reference
+
+IN_THE_CONFIGURATION = "the node's administrator can allow it in [policy] of nri-restore's configuration"
+
+
+def check_namespace(policy: Policy, request: RestoreRequest) -> None:
+    """Raises Refused("NamespaceNotAllowed")."""
+    if not _any(policy.namespaces, request.pod_namespace):
+        raise Refused(
+            "NamespaceNotAllowed",
+            f"pods of the namespace {request.pod_namespace} may not restore checkpoints on this node; "
+            f"{IN_THE_CONFIGURATION} (namespaces)",
+        )
+
+
+def check_registry(policy: Policy, names: Iterable[str]) -> None:
+    """Raises Refused("RegistryNotAllowed") unless one of the image's ``names`` on the node is from an allowed place.
+
+    An image without such a name (one that was only imported, known by its id) is from nowhere, which only ``*`` allows.
+    """
+    if policy.registries == ("*",):
+        return
+    listed = list(names)
+    if not any(_from_allowed(policy, name) for name in listed):
+        raise Refused(
+            "RegistryNotAllowed",
+            f"the checkpoint image {listed[0] if listed else ''} is from a registry or repository that this node does "
+            f"not restore from; {IN_THE_CONFIGURATION} (registries)",
+        )
+
+
+def check_image_size(policy: Policy, image: StoredImage) -> None:
+    """Raises Refused("TooLargeForPolicy")."""
+    _check_size("the checkpoint image's layers have", image.layer_bytes, policy.image_bytes, "image_bytes")
+
+
+def check_memory_size(policy: Policy, memory_bytes: int) -> None:
+    """Raises Refused("TooLargeForPolicy")."""
+    _check_size("the checkpoint holds memory of", memory_bytes, policy.memory_bytes, "memory_bytes")
+
+
+def waived(policy: Policy, request: RestoreRequest) -> frozenset[str]:
+    """Reasons that are no refusal for this pod."""
+    return frozenset(each.reason for each in policy.waive if _any(each.namespaces, request.pod_namespace))
+
+
+def _check_size(what: str, size: int, limit: int, key: str) -> None:
+    if limit and size > limit:
+        raise Refused(
+            "TooLargeForPolicy",
+            f"{what} {size} bytes, this node restores up to {limit}; {IN_THE_CONFIGURATION} ({key})",
+        )
+
+
+def _from_allowed(policy: Policy, name: str) -> bool:
+    try:
+        reference = parse_reference(name)
+    except RestoreError:
+        return False
+    for pattern in policy.registries:
+        registry, slash, repository = pattern.partition("/")
+        if fnmatchcase(reference.registry, registry) and (not slash or fnmatchcase(reference.repository, repository)):
+            return True
+    return False
+
+
+def _any(patterns: Iterable[str], text: str) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
