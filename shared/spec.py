@@ -109,6 +109,8 @@ class RuntimeSpec:
     sysctl: Mapping[str, str]
     mount_label: str
     seccomp_profile: SeccompProfile | None = None
+    rootfs_propagation: str = ""
+    """``rshared`` where a mount of the container is to appear on the node (Bidirectional)."""
 
 
 def parse_spec(document: bytes, *, file: str) -> RuntimeSpec:
@@ -159,6 +161,7 @@ def parse_spec(document: bytes, *, file: str) -> RuntimeSpec:
         sysctl=linux.text_map("sysctl"),
         mount_label=linux.text("mountLabel"),
         seccomp_profile=_seccomp(linux.object("seccomp")) if linux.has("seccomp") else None,
+        rootfs_propagation=linux.text("rootfsPropagation"),
     )
 
 

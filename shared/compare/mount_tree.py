@@ -36,7 +36,7 @@ def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
         path = where(entry.mountpoint)
         if path == "/":
             continue
-        why = _never(entry, mounts.get(path))
+        why = _never(entry, mounts.get(path), live)
         if not why and entry.external is not None:
             why = _external(entry, path, mounts)
         elif not why and not (may_mount and entry.fstype in _HARMLESS and entry.root == "/"):
@@ -61,13 +61,13 @@ def _check_shape(entries: Sequence[MountEntry]) -> Iterator[Refused]:
                 break
 
 
-def _never(entry: MountEntry, asked: Mount | None) -> str:
+def _never(entry: MountEntry, asked: Mount | None, live: RuntimeSpec) -> str:
     """What no pod can ask for."""
     if entry.deleted or entry.root.endswith("//deleted"):
         return "of something deleted, which CRIU would delete again"
     if entry.by_plugin:
         return "by a plugin of CRIU"
-    options = asked.options if asked else ()
+    options = (*(asked.options if asked else ()), live.rootfs_propagation)
     if entry.shared_id and not {"shared", "rshared"}.intersection(options):
         return "shared with other namespaces, which the pod's container does not have"
     taking = {"slave", "rslave", "shared", "rshared"}.intersection(options)

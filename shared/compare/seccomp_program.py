@@ -17,7 +17,7 @@ from shared.errors import CheckpointInvalid
 
 NUMBER_MAX: Final = 0xFFFFFFFF
 STEPS_MAX: Final = 100_000
-"""A filter of runc's default profile takes some three thousand."""
+"""For all architectures of a filter; one of runc's default profile takes some three thousand for each."""
 INSTRUCTIONS_MAX: Final = 4096
 """linux/bpf_common.h, BPF_MAXINSNS."""
 _ALLOWING: Final = 0x7FC00000
@@ -66,9 +66,10 @@ def read_filter(program: bytes) -> Filter:
     _check(instructions)
     architectures = _architectures(instructions)
     found: dict[int | None, Answers] = {}
+    steps = 0
     for architecture in (*architectures, None):
         answers = found[architecture] = Answers()
-        _walk(instructions, architecture, architectures, answers)
+        steps = _walk(instructions, architecture, architectures, answers, steps)
         answers.allowed, answers.denied = _joined(answers.allowed), _joined(answers.denied)
     return Filter(found)
 
@@ -113,11 +114,11 @@ def _walk(
     architecture: int | None,
     named: Sequence[int],
     answers: Answers,
-) -> None:
-    """Depth first over (where, what A is, numbers), each state once."""
+    steps: int,
+) -> int:
+    """Depth first over (where, what A is, numbers), each state once; returns ``steps`` and those it took itself."""
     waiting: list[tuple[int, str, int, int]] = [(0, _Anything, 0, NUMBER_MAX)]
     seen: set[tuple[int, str, int, int]] = set()
-    steps = 0
     while waiting:
         state = waiting.pop()
         if state in seen:
@@ -150,6 +151,7 @@ def _walk(
                 break
             elif code not in _KEEP_A:
                 held = _Anything
+    return steps
 
 
 def _split(code: int, value: int, low: int, high: int) -> Iterable[tuple[int, int, bool]]:

@@ -1,4 +1,5 @@
-"""An ordinary victim made one of user 1000: dumps of other users than root need rights that not every machine has."""
+"""A checkpoint of root's made one of another user's: dumping those takes CAP_SYS_RESOURCE (prlimit(2)), which the
+machines that tests run on may lack."""
 
 from __future__ import annotations
 
@@ -9,15 +10,18 @@ from tests.hostile.forgery import Forgery
 USER = 1000
 
 
-def as_user(forgery: Forgery) -> None:
-    """As a container with runAsUser and runAsGroup 1000 is dumped: no capabilities but the bounding set."""
+def as_user(forgery: Forgery, uid: int = USER, gid: int = USER) -> None:
+    """As a container with this runAsUser and runAsGroup is dumped: no capabilities but root's and the bounding set."""
     for creds in forgery.creds():
-        for field in ("uid", "euid", "suid", "fsuid", "gid", "egid", "sgid", "fsgid"):
-            setattr(creds, field, USER)
-        creds.groups[:] = [USER]
-        creds.cap_prm[:] = creds.cap_eff[:] = creds.cap_inh[:] = creds.cap_amb[:] = [0, 0]
+        for field in ("uid", "euid", "suid", "fsuid"):
+            setattr(creds, field, uid)
+        for field in ("gid", "egid", "sgid", "fsgid"):
+            setattr(creds, field, gid)
+        creds.groups[:] = [gid]
+        if uid:
+            creds.cap_prm[:] = creds.cap_eff[:] = creds.cap_inh[:] = creds.cap_amb[:] = [0, 0]
 
     def spec(document: dict[str, Any]) -> None:
-        document["process"]["user"] = {"uid": USER, "gid": USER, "additionalGids": [USER]}
+        document["process"]["user"] = {"uid": uid, "gid": gid, "additionalGids": [gid]}
 
     forgery.json("spec.dump", spec)

@@ -16,7 +16,6 @@ from tests.e2e.node import cgroups
 from tests.e2e.node.cri import Cri, CriError
 from tests.e2e.node.specs import (
     SERVICE_ACCOUNT,
-    TERMINATION_LOG,
     ContainerSpec,
     PodSpec,
     container_config,
@@ -28,6 +27,11 @@ if TYPE_CHECKING:
     from tests.e2e.node.node import Node
 
 RUNNING: Final = cri.CONTAINER_RUNNING
+_PROPAGATION: Final = {
+    "None": cri.PROPAGATION_PRIVATE,
+    "HostToContainer": cri.PROPAGATION_HOST_TO_CONTAINER,
+    "Bidirectional": cri.PROPAGATION_BIDIRECTIONAL,
+}
 EXITED: Final = cri.CONTAINER_EXITED
 CREATED: Final = cri.CONTAINER_CREATED
 
@@ -192,7 +196,7 @@ class Pod:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
             file.chmod(0o666)
-            mounts.append(cri.Mount(container_path=TERMINATION_LOG, host_path=log))
+            mounts.append(cri.Mount(container_path=spec.termination_path, host_path=log))
         if self.spec.service_account:
             token = f"{self.spec.folder}/volumes/kubernetes.io~projected/kube-api-access"
             mounts.append(cri.Mount(container_path=SERVICE_ACCOUNT, host_path=token, readonly=True))
@@ -205,7 +209,15 @@ class Pod:
             if mount.sub_path:
                 source += f"/{mount.sub_path}"
                 self.node.path(source).mkdir(parents=True, exist_ok=True)
-            mounts.append(cri.Mount(container_path=mount.path, host_path=source, readonly=mount.read_only))
+            mounts.append(
+                cri.Mount(
+                    container_path=mount.path,
+                    host_path=source,
+                    readonly=mount.read_only,
+                    recursive_read_only=mount.recursive,
+                    propagation=_PROPAGATION[mount.propagation],
+                )
+            )
         return mounts
 
     def stop(self, grace_s: int = 2) -> None:

@@ -43,7 +43,12 @@ class PodSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
     share_processes: bool = False
+    groups: tuple[int, ...] = ()
+    """supplementalGroups and fsGroup, which the kubelet sends alike."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
     privileged: bool = False
     """A privileged container in the pod needs a privileged sandbox."""
     cgroup_parent: str = ""
@@ -73,6 +78,9 @@ class VolumeMount:
     """Name of an emptyDir of the pod, made when first mounted; or, when it starts with ``/``, a path of the node."""
     read_only: bool = False
     sub_path: str = ""
+    recursive: bool = False
+    """recursiveReadOnly."""
+    propagation: Literal["None", "HostToContainer", "Bidirectional"] = "None"
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,10 @@ class ContainerSpec:
     stdin: bool = False
     privileged: bool = False
     read_only_root: bool = False
+    unmasked: bool = False
+    """procMount: Unmasked."""
+    devices: tuple[str, ...] = ()
+    """Paths of devices of the node."""
     run_as_user: int | None = None
     run_as_group: int | None = None
     no_new_privileges: bool = False
@@ -99,7 +111,9 @@ class ContainerSpec:
     memory_limit_bytes: int = 0
     cpu_quota: int = 0
     """Microseconds of CPU per 100 ms; 0 is without limit."""
+    cpuset: str = ""
     termination_log: bool = True
+    termination_path: str = TERMINATION_LOG
 
     @property
     def hash(self) -> str:
@@ -109,8 +123,8 @@ class ContainerSpec:
 def _namespaces(pod: PodSpec) -> cri.NamespaceOption:
     return cri.NamespaceOption(
         network=cri.NODE if pod.host_network else cri.POD,
-        pid=cri.POD if pod.share_processes else cri.CONTAINER,
-        ipc=cri.POD,
+        pid=cri.NODE if pod.host_pid else cri.POD if pod.share_processes else cri.CONTAINER,
+        ipc=cri.NODE if pod.host_ipc else cri.POD,
     )
 
 
@@ -136,8 +150,10 @@ def sandbox_config(pod: PodSpec) -> cri.PodSandboxConfig:
             security_context=cri.LinuxSandboxSecurityContext(
                 privileged=pod.privileged,
                 namespace_options=_namespaces(pod),
+                supplemental_groups=pod.groups,
                 seccomp=cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault),
             ),
+            sysctls=pod.sysctls,
             overhead=cri.LinuxContainerResources(),
             resources=cri.LinuxContainerResources(cpu_period=100000, cpu_shares=2),
         ),
@@ -170,11 +186,12 @@ def container_config(
         working_dir=container.working_dir,
         envs=[cri.KeyValue(key=key, value=value.encode()) for key, value in {**services, **container.env}.items()],
         mounts=mounts,
+        devices=[cri.Device(container_path=path, host_path=path, permissions="rwm") for path in container.devices],
         labels={"io.kubernetes.container.name": container.name, **_pod_labels(pod)},
         annotations={
             "io.kubernetes.container.hash": container.hash,
             "io.kubernetes.container.restartCount": str(attempt),
-            "io.kubernetes.container.terminationMessagePath": TERMINATION_LOG,
+            "io.kubernetes.container.terminationMessagePath": container.termination_path,
             "io.kubernetes.container.terminationMessagePolicy": "File",
             "io.kubernetes.pod.terminationGracePeriod": "30",
             **container.annotations,
@@ -187,6 +204,7 @@ def container_config(
                 cpu_period=100000,
                 cpu_quota=container.cpu_quota,
                 cpu_shares=2,
+                cpuset_cpus=container.cpuset,
                 memory_limit_in_bytes=container.memory_limit_bytes,
                 oom_score_adj=1000,
             ),
@@ -203,8 +221,9 @@ def _security_context(
         namespace_options=_namespaces(pod),
         readonly_rootfs=container.read_only_root,
         no_new_privs=container.no_new_privileges,
-        masked_paths=() if container.privileged else MASKED_PATHS,
-        readonly_paths=() if container.privileged else READONLY_PATHS,
+        supplemental_groups=pod.groups,
+        masked_paths=() if container.privileged or container.unmasked else MASKED_PATHS,
+        readonly_paths=() if container.privileged or container.unmasked else READONLY_PATHS,
         seccomp=cri.SecurityProfile(profile_type=container.seccomp),
     )
     if container.add_capabilities or container.drop_capabilities:

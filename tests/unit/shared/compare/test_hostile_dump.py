@@ -225,6 +225,7 @@ RULES = (
     Rule("proc for sys", entry("/sys", fstype=1), "MountTreeDiffers", "proc /sys"),
     Rule("mask writable", entry("/sys/firmware", flags=0, sb_flags=0), "MountTreeDiffers", "/sys/firmware"),
     Rule("sysctls writable", entry("/proc/sys", flags=0), "MountTreeDiffers", "/proc/sys"),
+    Rule("shared with the node", entry("/etc/hosts", shared_id=3), "MountTreeDiffers", "shared with other namespaces"),
     Rule("no terminal", mounted("/dev/console", fstype=5, source=b"tmpfs"), "MountTreeDiffers", "/dev/console"),
     Rule("cgroup of another kind", mounted("/sys/fs/cgroup/x", fstype=1), "MountTreeDiffers", "/sys/fs/cgroup/x"),
     # files
@@ -356,6 +357,14 @@ def test_what_any_container_may_do_is_not_refused(change: Change, pod: Security)
     made = synthetic_dump(pod)
     change(made)
     check_dump(read(made), spec(pod), spec(pod), PodIdentity())
+
+
+def test_mounts_are_shared_where_the_pod_mounts_something_bidirectionally() -> None:
+    """The runtime makes the container's root shared for that, and all mounts in it with it."""
+    made = synthetic_dump(Security())
+    entry("/etc/hosts", shared_id=3)(made)
+    live = replace(spec(Security()), rootfs_propagation="rshared")
+    check_dump(read(made), live, live, PodIdentity())
 
 
 def test_masked_file_that_was_opened_through_its_mask_is_not_refused() -> None:
