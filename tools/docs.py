@@ -40,7 +40,8 @@ def commands() -> Iterator[tuple[str, Callable[..., object]]]:
                 yield words, command.callback
 
 
-def rows(function: Callable[..., object]) -> Iterator[str]:
+def rows(function: Callable[..., object]) -> Iterator[tuple[str, str]]:
+    """What --help lists of a command: each argument and option, as it is typed, and its meaning."""
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, info = get_args(hints[name])
@@ -55,11 +56,11 @@ def rows(function: Callable[..., object]) -> Iterator[str]:
             words = ", ".join([*first, *(info.param_decls or ())] or [f"--{name.replace('_', '-')}"])
             if kind is not bool:
                 words += f" {info.metavar or choices(kind) or name.upper()}"
-        help_text = " ".join((info.help or "").split()).replace("|", "/")
+        help_text = " ".join((info.help or "").split())
         default = parameter.default
         if not isinstance(default, bool) and default not in (None, "", inspect.Parameter.empty):
             help_text += f" Default: {default}."
-        yield f"| `{words}` | {help_text} |"
+        yield words, help_text
 
 
 def hidden_options(function: Callable[..., object]) -> Iterator[str]:
@@ -87,7 +88,7 @@ def page() -> str:
             "| option | meaning |",
             "|---|---|",
         ]
-        lines += rows(function)
+        lines += [f"| `{option}` | {meaning.replace('|', '/')} |" for option, meaning in rows(function)]
         if hidden := list(hidden_options(function)):
             lines += ["", f"As in kubectl, see `kubectl options`: {', '.join(f'`{each}`' for each in hidden)}."]
     return "\n".join(lines) + "\n"

@@ -22,7 +22,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from shared.run import run
-from tools.man import page
+from tools.man import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -39,7 +39,8 @@ class Package:
     """Dependencies of the project that this program does not use."""
     programs: dict[str, str]
     """Path of each program, and the module it runs."""
-    manual: tuple[str, int]
+    manual: str
+    """What tools/man.py calls the program."""
     summary: str
     depends: str
     recommends: str
@@ -49,7 +50,7 @@ PACKAGES = (
     Package(
         "nri-restore", ("shared", "nri_plugin"),
         frozenset({"isal", "kubernetes", "PyYAML", "websocket-client"}),
-        {"usr/bin/nri-restore": "nri_plugin.cli"}, ("nri-restore", 8), "restores checkpointed containers on this node",
+        {"usr/bin/nri-restore": "nri_plugin.cli"}, "nri-restore", "restores checkpointed containers on this node",
         "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
     ),
     Package(
@@ -58,7 +59,7 @@ PACKAGES = (
             "usr/bin/kubectl-restore": "kubectl_restore.cli",
             "usr/bin/kubectl_complete-restore": "kubectl_restore.completion",
         },
-        ("kubectl restore", 1), "packages container checkpoints as images and restores them in a cluster",
+        "kubectl restore", "packages container checkpoints as images and restores them in a cluster",
         "python3 (>= 3.11), python3 (<< 3.15), libc6", "kubectl",
     ),
 )  # fmt: skip
@@ -118,9 +119,8 @@ def stage(package: Package, machine: str, tree: Path) -> None:
         environment = f"PYTHONPATH={home} PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1"
         program = f"import sys; sys.argv[0] = '{Path(path).name}'; from {module} import main; main()"
         put(path, f'#!/bin/sh\n{environment} exec /usr/bin/python3 -c "{program}" "$@"\n', 0o755)
-    words, section = package.manual
-    manual = page(words, section, package.summary, str(project()["version"])).encode()
-    put(f"usr/share/man/man{section}/{package.name}.{section}.gz", gzip.compress(manual, 9, mtime=0))
+    for name, text in pages(package.manual, package.summary, str(project()["version"])):
+        put(f"usr/share/man/man{name[-1]}/{name}.gz", gzip.compress(text.encode(), 9, mtime=0))
     put(f"usr/share/doc/{package.name}/copyright", (ROOT / "packaging/copyright").read_text())
     entry = f"{package.name} ({project()['version']}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n"
     changelog = f"{entry} -- {MAINTAINER}  {formatdate(0)}\n".encode()
