@@ -33,12 +33,11 @@ from tests.support.checkpoints import (
     tar_of,
     write_directory,
 )
-from tests.support.docker_registry import PROGRAM, docker_registry
 from tests.support.fake_registry import FakeRegistry, Faults
 from tests.support.pulled_image import PulledImage, decompressed, pull
 from tests.unit.kubectl_restore.conftest import StartRegistry, WriteCheckpoint
 
-PLACES = ["layout", "archive", "registry", *(["docker-registry"] if PROGRAM else [])]
+PLACES = ["layout", "archive", "registry"]
 NAME = "shop/ck:1"
 _MEDIA_TYPES = {
     Compression.NONE: "application/vnd.oci.image.layer.v1.tar",
@@ -105,12 +104,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     elif request.param == "archive":
         path, reference = tmp_path / "out.tar", oci.parse_reference(f"x.example/{NAME}")
         yield Place(lambda _: ArchiveDestination(path, reference, Silent()), lambda: ArchiveImages(path), to_disk=True)
-    elif request.param == "registry":
+    else:
         with FakeRegistry() as registry:
             yield _in_registry(registry.host)
-    else:
-        with docker_registry(tmp_path) as host:
-            yield _in_registry(host)
 
 
 @pytest.fixture
