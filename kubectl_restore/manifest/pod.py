@@ -23,6 +23,7 @@ Object = dict[str, Any]
 UNKNOWN_IMAGE: Final = "CHECKPOINT-IMAGE"
 """Stands where the image is to be named; no registry takes it, for it is in capitals."""
 _ARCH: Final = "kubernetes.io/arch"
+_DOLLARS: Final = re.compile(r"\$\$+|\$(?=\()")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _others(pod: Object, restored: Object, comments: Comments) -> None:
 
 def _command(checkpoint: Checkpoint) -> list[str]:
     """The process's own; the kubelet would put values in place of ``$(NAME)`` (third_party/forked/golang/expansion)."""
-    return [word.replace("$$", "$$$$").replace("$(", "$$(") for word in checkpoint.spec.args]
+    return [_DOLLARS.sub(lambda found: found[0] * 2, word) for word in checkpoint.spec.args]
 
 
 def _label(text: str) -> str:

@@ -79,8 +79,8 @@ class Phases:
     def phase(self, name: str, about: str) -> Iterator[None]:
         phase = Phase(name, about, "running", began=time.monotonic())
         self._under_way = phase
-        self.shown.changed(phase)
         try:
+            self.shown.changed(phase)
             yield
         except BaseException:
             phase.ended, phase.state = time.monotonic(), "failed"

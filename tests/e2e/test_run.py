@@ -1,12 +1,16 @@
-"""``kubectl restore run`` on real nodes: a pod of containerd 2.1 resumes on containerd 1.7, or leaves nothing."""
+"""``kubectl restore run`` on real nodes: a pod of containerd 2.1 resumes on containerd 1.7, or nothing is left."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shared.contract import HANDLER
 from tests.e2e.cluster import RealNodes
@@ -14,46 +18,110 @@ from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import local, with_daemon
-from tests.e2e.test_cluster import Cli, backend, create, phase
+from tests.e2e.test_cluster import COUNTER, backend, create, phase
+from tests.e2e.test_kubectl import Kubectl
 from tests.support.kube_api import KubeApi
 
 
-@pytest.fixture
-def cluster(node_17: Node, node_21: Node) -> Iterator[KubeApi]:
+@pytest.fixture(scope="module")
+def cluster(node_17: Node, node_21: Node, busybox: str) -> Iterator[KubeApi]:
+    """Two nodes and the pod ``web``, which counts on the one that can take checkpoints."""
+    with_daemon(node_17)
     with KubeApi(RealNodes({"old": node_17, "new": node_21})) as api:
         api.create("RuntimeClass", HANDLER, handler=HANDLER)
+        create(api, "web", busybox, script=f"trap 'exit 0' TERM; {COUNTER}")
+        wait_for(lambda: phase(api, "web") == "Running", "the pod to run")
+        source = backend(api).container("web")
+        wait_for(lambda: len(source.logs()) > 3, "the counter to count")
         yield api
 
 
-def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
-    cluster: KubeApi, registry: Registry, busybox: str, node_17: Node, tmp_path: Path
+@pytest.fixture
+def kubectl(cluster: KubeApi, tmp_path: Path) -> Kubectl:
+    return Kubectl(tmp_path, cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+
+
+def words(registry: Registry, busybox: str, repository: str, *more: str) -> list[str]:
+    name = f"checkpoints/{repository}:1"
+    plain = ["--plain-http", "--pull", local(name), "--transfer-image", busybox, "--to-node", "old"]
+    return ["restore", "run", "web", "-t", f"{registry.address}/{name}", *plain, *more]
+
+
+def left(cluster: KubeApi, registry: Registry, repository: str, home: Path) -> dict[str, object]:
+    """What a run may have made, apart from the archive on the node."""
+    return {
+        "pods": sorted(each["metadata"]["name"] for each in cluster.pods()),
+        "leases": cluster.leases(),
+        "tags": json.loads(registry.request("GET", f"/v2/checkpoints/{repository}/tags/list")[2]).get("tags"),
+        "downloads": list((home / ".cache/kubectl-restore").glob("*")),
+    }
+
+
+NOTHING = {"pods": ["web"], "leases": [], "tags": None, "downloads": []}
+
+
+@pytest.mark.parametrize("at", ["checkpoint", "fetch", "push", "resume"])
+def test_ctrl_c_leaves_nothing_behind(
+    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str, tmp_path: Path, at: str
 ) -> None:
-    with_daemon(node_17)
-    restore = Cli(cluster, tmp_path)
-    create(cluster, "web", busybox)
-    wait_for(lambda: phase(cluster, "web") == "Running", "the pod to run")
-    source = backend(cluster).container("web")
-    wait_for(lambda: len(source.logs()) > 3, "the counter to count")
-    pushed = f"{registry.address}/checkpoints/run:1"
-    words = ["run", "web", "-t", pushed, "--pull", local("checkpoints/run:1"), "--plain-http"]
-    words += ["--transfer-image", busybox, "--to-node", "old"]
+    command = ["kubectl", *words(registry, busybox, f"ended-{at}", "--delete-source", "-o", "json")]
+    # A session of its own: Ctrl-C reaches the whole process group of a terminal.
+    with subprocess.Popen(
+        command, env=kubectl.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout and running.stderr
+        for line in running.stdout:
+            event = json.loads(line)
+            # Once the copy waits, it is there.
+            if event.get("phase") == at and event["event"] == ("waiting" if at == "resume" else "started"):
+                os.killpg(running.pid, signal.SIGINT)
+                break
+        rest = [json.loads(line) for line in running.stdout]
+        assert running.wait(30) == 130, running.stderr.read()
+    assert [each["event"] for each in rest if each.get("phase")][-1] == "failed"
+    wait_for(lambda: left(cluster, registry, f"ended-{at}", tmp_path) == NOTHING, "everything to be undone")
+    assert phase(cluster, "web") == "Running"
+    if at == "resume":
+        assert [each["about"] for each in rest if each["event"] == "note"] == [
+            "pod web-restored is deleted again",
+            f"the image {registry.address}/checkpoints/ended-resume:1 is deleted again",
+        ]
 
-    # A copy that cannot start is gone again, and the source is not.
-    failed = restore(*words[:4], "--pull", local("nothing:1"), *words[6:], "--delete-source", "--wait", "5s", status=1)
-    assert "error: pod web-restored was not Ready after 5 s: ErrImagePull" in failed.stderr
-    wait_for(lambda: [each["metadata"]["name"] for each in cluster.pods()] == ["web"], "the copy to go")
 
-    done = restore(*words, "--delete-source", "-o", "json")
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    finished = [each["phase"] for each in events if each["event"] == "finished"]
-    assert finished == ["checkpoint", "push", "resume", "delete"]
-    assert next(each["bytes"] for each in events if each["event"] == "finished" and each["phase"] == "push") > 0
-    copy = cluster.pod("web-restored")
-    assert copy["spec"]["nodeName"] == "old"
+def test_copy_that_cannot_start_is_undone_and_says_why(
+    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str, tmp_path: Path
+) -> None:
+    failed = kubectl.run(
+        *words(registry, busybox, "failed", "--delete-source", "--wait", "3s", "--pull", local("no:1"))
+    )
+    assert failed.returncode == 1
+    assert "error: pod web-restored was not Ready after 3 s: ErrImagePull" in failed.stderr
+    wait_for(lambda: left(cluster, registry, "failed", tmp_path) == NOTHING, "everything to be undone")
+
+
+def test_dry_run_on_the_server_makes_nothing(
+    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str, tmp_path: Path
+) -> None:
+    copy = yaml.safe_load(kubectl(*words(registry, busybox, "dry", "--dry-run=server")))
+    assert copy["spec"]["containers"][0]["image"] == local("checkpoints/dry:1")
+    assert cluster.asked("POST", "/pods$")[-1].query == {"dryRun": ["All"]}
+    assert left(cluster, registry, "dry", tmp_path) == NOTHING
+
+
+def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
+    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str
+) -> None:
+    """The last one: it deletes the pod of the others."""
+    counted = int(backend(cluster).container("web").logs()[-1])
+    done = kubectl(*words(registry, busybox, "run", "--delete-source", "-o", "json"))
+    events = [json.loads(line) for line in done.splitlines()]
+    ended = {each["phase"]: each["bytes"] for each in events if each["event"] == "finished"}
+    assert list(ended) == ["checkpoint", "fetch", "push", "resume", "delete"]
+    assert ended["fetch"] > 0 and ended["push"] > 0
+    last = events[-1]
+    assert (last["event"], last["pod"], last["node"]) == ("resumed", "web-restored", "old")
     resumed = backend(cluster).container("web-restored")
-    first = int(resumed.sh("cat /root/count"))
-    assert first > 3
-    wait_for(lambda: int(resumed.sh("cat /root/count")) > first, "the counter to go on")
-    # A shell as PID 1 does not hear SIGTERM: it ends with its grace period.
-    ending = {each["metadata"]["name"]: "deletionTimestamp" in each["metadata"] for each in cluster.pods()}
-    assert ending.get("web", True) and not ending["web-restored"]
+    first = int(resumed.logs()[-1])
+    assert first >= counted
+    wait_for(lambda: int(resumed.logs()[-1]) > first, "the counter to go on")
+    wait_for(lambda: [each["metadata"]["name"] for each in cluster.pods()] == ["web-restored"], "the source to go")

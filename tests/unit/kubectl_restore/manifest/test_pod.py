@@ -202,12 +202,12 @@ def test_real_checkpoints(sample: str, annotate: bool) -> None:
 
 def test_image_that_does_not_say_what_to_run_gets_the_command_of_the_process() -> None:
     of = wanted(has_command=False)
-    words = ("sh", "-c", "echo $HOME $(whoami) $$ $((i + 1))")
+    words = ("sh", "-c", "echo $HOME $(whoami) $$ $((i + 1)) $$(x)")
     of = replace(of, checkpoint=replace(of.checkpoint, spec=replace(of.checkpoint.spec, args=words)))
     pod = bare_pod(of.checkpoint)
     fitted(pod, of)
     # As the kubelet reads it: $$ is $, and $(NAME) a variable of the pod.
-    assert pod["spec"]["containers"][0]["command"] == ["sh", "-c", "echo $HOME $$(whoami) $$$$ $$((i + 1))"]
+    assert pod["spec"]["containers"][0]["command"] == ["sh", "-c", "echo $HOME $$(whoami) $$$$ $$((i + 1)) $$$$(x)"]
     fitted(pod, replace(of, has_command=True))
     assert "command" not in pod["spec"]["containers"][0]
 
