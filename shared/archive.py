@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -85,6 +86,13 @@ class _Archive(CheckpointFiles):
 
     def size(self, name: str) -> int:
         return self._member(name).size
+
+    def written_at(self, name: str) -> datetime | None:
+        seconds = self._member(name).modified
+        try:
+            return datetime.fromtimestamp(seconds, UTC) if seconds else None
+        except (OverflowError, OSError, ValueError):
+            return None
 
     def close(self) -> None:
         if self._descriptor >= 0:

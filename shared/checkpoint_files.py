@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -39,6 +40,10 @@ class CheckpointFiles(ABC):
     @abstractmethod
     def close(self) -> None:
         """Frees the descriptors; files already open stay readable."""
+
+    def written_at(self, name: str) -> datetime | None:
+        """When the file was last changed, to the second; None where it is in no archive, or that does not say."""
+        return None
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """The whole file; CheckpointInvalid("FileTooLarge") when it has more than ``limit_bytes``."""

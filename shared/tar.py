@@ -71,6 +71,8 @@ class TarMember:
     gid: int = 0
     capabilities: bool = False
     """Whether the file would be given capabilities (the extended attribute security.capability)."""
+    modified: int = 0
+    """When its content last changed: seconds since 1970; 0 where the header does not say."""
 
 
 class MemberWalk:
@@ -149,7 +151,9 @@ class MemberWalk:
                 target = header[157:257].split(b"\0", 1)[0].decode(errors="backslashreplace")
             uid = owner.get("uid", self._number(header[108:116], "uid"))
             gid = owner.get("gid", self._number(header[116:124], "gid"))
-            yield TarMember(clean, kind, self._position, size, mode, device, target, uid, gid, raising)
+            text = header[136:148].strip(b" \0")
+            modified = int(text, 8) if text and not text.strip(b"01234567") else 0
+            yield TarMember(clean, kind, self._position, size, mode, device, target, uid, gid, raising, modified)
 
     def _take(self, size: int, what: str) -> bytes:
         found = self._stream.read_exactly(size)

@@ -95,7 +95,7 @@ def _difference(file: Expected, there: Found | None) -> tuple[str, str] | None:
         wanted = "directory" if stat.S_ISDIR(file.mode) else "file"
         if there.kind != wanted:
             return "FileModeDiffers", f"{file.path} was a {wanted}, in the image it is a {there.kind}"
-        if wanted == "file" and stat.S_IMODE(file.mode) != there.mode:
+        if there.mode is not None and stat.S_IMODE(file.mode) != there.mode:
             modes = f"{stat.S_IMODE(file.mode):o}, in the image it has {there.mode:o}"
             return "FileModeDiffers", f"{file.path} had the mode {modes}"
     here = there.elf.build_id if there.elf else None

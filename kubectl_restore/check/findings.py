@@ -39,6 +39,7 @@ CODES: Final[dict[str, Level]] = {
     "CgroupVersionDiffers": Level.fails,
     "CgroupVersionUnknown": Level.unknown,
     "CriuNewEnough": Level.ok,
+    "CriuNotRecorded": Level.note,
     "CriuTooOld": Level.fails,
     "CriuMissing": Level.fails,
     "CriuUnknown": Level.unknown,

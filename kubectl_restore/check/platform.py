@@ -123,7 +123,7 @@ def _criu(needed: str | None, machine: NodeFacts) -> Finding:
         return finding("CriuUnknown", "machine", f"which CRIU {machine.name} has is not known")
     if needed is None:
         sentence = f"{machine.name} has CRIU {machine.criu_version}; the checkpoint does not record which one took it"
-        return finding("CriuNewEnough", "machine", sentence)
+        return finding("CriuNotRecorded", "machine", f"{sentence}: it must not be a later one")
     if (version_numbers(machine.criu_version) or (0, 0)) < (version_numbers(needed) or (0, 0)):
         return finding(
             "CriuTooOld",

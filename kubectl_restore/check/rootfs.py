@@ -38,8 +38,8 @@ class Found:
     kind: str
     """file, directory, symbolic link … as TarMember.kind."""
     size: int
-    mode: int
-    """Permission bits."""
+    mode: int | None
+    """Permission bits; None for the root, which gets those it had, and for a folder without a member of its own."""
     elf: ElfFacts | None
 
 
@@ -107,7 +107,7 @@ def look_up(layers: Sequence[Layer], paths: Sequence[str]) -> dict[str, Found | 
             else:
                 continue
             open_names.discard(name)
-    return {path: Found("directory", 0, 0o755, None) if not name else found.get(name) for name, path in wanted.items()}
+    return {path: Found("directory", 0, None, None) if not name else found.get(name) for name, path in wanted.items()}
 
 
 def _with_parents(name: str) -> list[str]:
@@ -157,7 +157,7 @@ class _Pass:
         for parent in _with_parents(folder):
             # A folder need not have a member of its own.
             if parent in self._names and parent not in self.found and not last.startswith(_WHITEOUT):
-                self.found[parent] = Found("directory", 0, 0o755, None)
+                self.found[parent] = Found("directory", 0, None, None)
         if last == _OPAQUE:
             self.opaque.add(folder)
         elif last.startswith(_WHITEOUT):

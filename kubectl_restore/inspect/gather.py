@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from kubectl_restore.inspect import facts
@@ -26,7 +27,7 @@ from shared.criu.images import ImageDirectory, Kind
 from shared.criu.memory import KINDS, AddressSpace, read_address_space, read_memory, segment_bytes
 from shared.criu.open_files import InternetSocket, UnixSocket
 from shared.criu.tasks import Task, Thread
-from shared.metadata import Checkpoint, read_checkpoint
+from shared.metadata import INVENTORY, Checkpoint, read_checkpoint
 from shared.spec import RuntimeSpec
 
 COMMAND_BYTES_MAX: Final = 32 << 10
@@ -35,7 +36,10 @@ COMMANDS_BYTES_MAX: Final = 4 << 20
 """Of all command lines together."""
 DECOMPRESSED_BYTES_MAX: Final = 4 << 30
 """Pages of a compressed archive are found by decompressing all before them: no more than this for command lines."""
-DEV_SHM: Final = "devshm-checkpoint.tar"
+_DEV_SHM: Final = "devshm-checkpoint.tar"
+"""What /dev/shm held, by Podman alone; nothing but Podman puts it back."""
+_EMPTY_TAR_BYTES: Final = 1536
+"""The directory itself and the end of the archive."""
 _SECCOMP: Final = {0: "disabled", 1: "strict", 2: "filter"}
 _LOCK_KINDS: Final = {1: "posix", 2: "flock", 32: "lease", 128: "open file description"}
 
@@ -57,7 +61,7 @@ def gather(files: CheckpointFiles, name: str) -> facts.Inspection:
             size_bytes=sum(files.size(member) for member in files.names()),
         ),
         engine=_engine(files, checkpoint, dump),
-        container=_container(checkpoint, dump),
+        container=_container(checkpoint, dump, checkpoint.checkpointed_at or files.written_at(INVENTORY)),
         processes=processes,
         memory=_total(process.memory for process in processes if process.memory),
         shared_segments=reader.segments(),
@@ -75,7 +79,7 @@ def gather(files: CheckpointFiles, name: str) -> facts.Inspection:
             mounts,
             locks,
             terminal=checkpoint.spec.terminal,
-            shared_memory_kept=DEV_SHM in files,
+            shared_memory_filled=_DEV_SHM in files and files.size(_DEV_SHM) > _EMPTY_TAR_BYTES,
         ),
     )
 
@@ -263,7 +267,7 @@ def cgroup_version(dump: Dump) -> int | None:
     return 1 if "cgroup" in kinds else 2 if "cgroup2" in kinds else None
 
 
-def _container(checkpoint: Checkpoint, dump: Dump) -> facts.Container:
+def _container(checkpoint: Checkpoint, dump: Dump, checkpointed_at: datetime | None) -> facts.Container:
     base = checkpoint.base
     return facts.Container(
         id=checkpoint.container_id,
@@ -273,7 +277,7 @@ def _container(checkpoint: Checkpoint, dump: Dump) -> facts.Container:
         pod_uid=checkpoint.pod_uid,
         image=facts.BaseImage(base.name, base.reference, base.digest or base.config_digest),
         created_at=checkpoint.created_at,
-        checkpointed_at=checkpoint.checkpointed_at,
+        checkpointed_at=checkpointed_at,
         hostname=dump.hostname,
         command=checkpoint.spec.args,
         terminal=checkpoint.spec.terminal,
@@ -285,7 +289,8 @@ def _mounts(dump: Dump, spec: RuntimeSpec) -> tuple[facts.Mount, ...]:
     sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
     found = []
     for mount in dump.mounts:
-        masked = mount.external == "/dev/null"
+        # runc names every masked file so, crun each by its path
+        masked = mount.external == "/dev/null" or (mount.external is not None and mount.mountpoint in spec.masked_paths)
         # runc hands in the hierarchies of cgroup v1 by itself
         external = mount.external is not None and not masked and mount.fstype not in ("cgroup", "cgroup2")
         source = sources.get(mount.mountpoint, mount.source) if external else mount.source

@@ -21,13 +21,13 @@ def find_losses(
     locks: Sequence[FileLock],
     *,
     terminal: bool,
-    shared_memory_kept: bool,
+    shared_memory_filled: bool,
 ) -> tuple[Loss, ...]:
     used = _used_paths(processes)
     found = [*_connections(sockets), *_addresses(sockets)]
     for mount in mounts:
         if mount.external:
-            found += _mount(mount, _lies_below(used, mount.path), shared_memory_kept)
+            found += _mount(mount, _lies_below(used, mount.path), shared_memory_filled)
     if terminal:
         found.append(_certain("Terminal", "whoever was attached to the terminal must attach to the new pod"))
     if locks:
@@ -81,11 +81,11 @@ def _addresses(sockets: Iterable[Socket]) -> Iterator[Loss]:
             )
 
 
-def _mount(mount: Mount, used: bool, shared_memory_kept: bool) -> Iterator[Loss]:
+def _mount(mount: Mount, used: bool, shared_memory_filled: bool) -> Iterator[Loss]:
     volume = mount.volume or ""
     if mount.path == "/dev/shm":
-        if not shared_memory_kept:
-            yield Loss("SharedMemory", used, "what /dev/shm held: it belongs to the pod, and the new pod's is empty")
+        sentence = "what /dev/shm held: it belongs to the pod, and the new pod's is empty"
+        yield Loss("SharedMemory", used or shared_memory_filled, sentence)
     elif volume.startswith("emptyDir"):
         yield Loss("EmptyDir", used, f"what {mount.path} held ({volume}): the new pod gets an empty one")
     elif volume.startswith(("persistent volume", "volume ")):

@@ -268,8 +268,8 @@ def _mounts(found: Inspection) -> str:
                 yield h(mount.path), h(mount.volume or mount.source), h(mount.type), access
 
     heads = ("path", "from", "type", "access")
-    outside = _table(heads, rows(True), names=(0,), wide=(2,))
-    own = _table(heads, rows(False), names=(0,), wide=(2,))
+    outside = _table(heads, rows(True), names=(0,), kinds=(3,), wide=(2,))
+    own = _table(heads, rows(False), names=(0,), kinds=(3,), wide=(2,))
     count = sum(not mount.external for mount in found.mounts)
     more = f'<details><summary class="quiet">{count_of(count, "mount")} of its own</summary>{own}</details>'
     return _section("mounts", "Mounts the pod must provide", outside + more)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,8 @@ from shared.contract import HANDLER
 from shared.run import run
 from tests.e2e.conftest import WORKLOAD
 from tests.e2e.node.counter import CREATED, DELETED, count, printed
-from tests.e2e.node.kubelet import Kubelet
+from tests.e2e.node.cri import CriError
+from tests.e2e.node.kubelet import Container, Kubelet
 from tests.e2e.node.machine import Machine
 from tests.e2e.node.network import Network
 from tests.e2e.node.node import PYTHON_PATH, Node
@@ -26,6 +29,7 @@ from tests.e2e.restoring import have, local, with_daemon
 
 COMPRESSIONS = {"zstd": (), "gzip": ("--compress=gzip",), "none": ("--compress=none",)}
 """And how Podman is told."""
+FROM_OUTSIDE = {"/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
 RESTORE = "from kubectl_restore.cli import main; main()"
 
 
@@ -59,11 +63,26 @@ def test_archive_is_inspected(archives: dict[str, Path], compression: str, node_
     assert found["archive"]["compression"] == compression
     assert (found["engine"]["name"], found["container"]["name"]) == ("Podman", "counting")
     assert found["container"]["image"]["digest"] == image.id
+    assert found["container"]["checkpointedAt"] > found["container"]["createdAt"]
     assert found["processes"][0]["command"] == ["sh", "-c", WORKLOAD]
     assert found["rootChanges"]["deletedPaths"] == 1
-    assert {mount["path"] for mount in found["mounts"] if mount["external"]} == {
-        "/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv",
-    }  # fmt: skip
+    assert from_outside(found) == FROM_OUTSIDE
+
+
+def from_outside(found: dict[str, Any]) -> set[str]:
+    return {mount["path"] for mount in found["mounts"] if mount["external"]}
+
+
+def test_archive_of_crun_is_inspected_and_the_node_says_why_runc_cannot_restore_it(
+    node_17: Node, kubelet_of: Callable[[Node], Kubelet], podman: Podman, registry: Registry, busybox: str
+) -> None:
+    """crun hands each masked file to CRIU under its own path, runc all under one."""
+    by_crun = replace(podman, runtime="crun")
+    by_crun.run("crun", f"{registry.address}/busybox:1", "sh", "-c", WORKLOAD)
+    archive = by_crun.checkpoint("crun", "crun.tar")
+    assert from_outside(json.loads(restore("inspect", archive, "-o", "json"))) == FROM_OUTSIDE
+    with pytest.raises(CriError, match=r"MountTreeDiffers: the checkpoint would mount tmpfs /proc/"):
+        resumed(node_17, kubelet_of(node_17), registry, built(registry, archive, "layered"))
 
 
 def checked(podman: Podman, registry: Registry, archive: str) -> tuple[int, dict[str, list[str]]]:
@@ -109,11 +128,22 @@ def by_podman(podman: Podman, registry: Registry, archives: dict[str, Path]) -> 
 
 
 def built(registry: Registry, archive: Path, image_format: str) -> str:
-    name = f"podman/{image_format}:1"
+    name = f"podman/{archive.stem}:{image_format}"
     base = f"{registry.address}/busybox:1"
     words = ["-t", f"{registry.address}/{name}", "--format", image_format, "--base", base, "--push", "--plain-http"]
     restore("build", archive, *words)
     return name
+
+
+def resumed(node: Node, kubelet: Kubelet, registry: Registry, name: str) -> Container:
+    """A checkpoint image in the pod that `kubectl restore manifest` writes for it; raises CriError."""
+    with_daemon(node)
+    have(node, local("busybox:1"), local(name))
+    pod = json.loads(restore("manifest", f"{registry.address}/{name}", "--plain-http", "-o", "json"))
+    pod["metadata"] |= {"namespace": "default", "uid": str(uuid.uuid4())}
+    plan = planned(pod, HANDLER, lambda kind, name: {})
+    (spec,) = plan.containers
+    return kubelet.run_pod(plan.pod).run(replace(spec, image=local(name)))
 
 
 @pytest.mark.parametrize("image", [as_archive, as_layers, by_podman])
@@ -125,14 +155,7 @@ def test_container_of_podman_resumes_in_the_pod_that_manifest_writes(
     archives: dict[str, Path],
     image: Callable[[Podman, Registry, dict[str, Path]], str],
 ) -> None:
-    name = image(podman, registry, archives)
-    with_daemon(node_17)
-    have(node_17, local("busybox:1"), local(name))
-    pod = json.loads(restore("manifest", f"{registry.address}/{name}", "--plain-http", "-o", "json"))
-    pod["metadata"] |= {"namespace": "default", "uid": image.__name__}
-    plan = planned(pod, HANDLER, lambda kind, name: {})
-    (spec,) = plan.containers
-    container = kubelet_of(node_17).run_pod(plan.pod).run(replace(spec, image=local(name)))
+    container = resumed(node_17, kubelet_of(node_17), registry, image(podman, registry, archives))
     assert node_17.path(f"/run/nri-restore/{container.id}/restored").exists()
     seen = count(container)
     container.wait_for(lambda each: len(printed(each)) > seen, "new numbers")

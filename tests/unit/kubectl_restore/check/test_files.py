@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_restore.check.files import Expected, compare_files
+from kubectl_restore.check.rootfs import Found
 from shared.criu import criu_pb2 as pb
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import SyntheticDump, config_dump, containerd, crio, rootfs_diff, tar_of
@@ -79,6 +81,13 @@ def test_file_that_does_not(examined: Examine, tmp_path: Path, entry: pb.FileEnt
     made = BaseImage(files=[{"bin/app": PROGRAM, "etc/motd": b"hello", "lib/x.so": PROGRAM}])
     report = examined(checkpoint(dump_of(entry), made.digest), base=made.write_layout(tmp_path / "base"))
     assert "FilesMatch" in codes(report)
+
+
+@pytest.mark.parametrize(("there", "code"), [(0o700, "FilesMatch"), (0o755, "FileModeDiffers"), (None, "FilesMatch")])
+def test_folder_has_its_mode_where_the_image_says_one(there: int | None, code: str) -> None:
+    expected = [Expected("/srv", None, 0o040700, None)]
+    (found,) = compare_files(expected, {"/srv": Found("directory", 0, there, None)})
+    assert found.code == code
 
 
 def test_what_the_container_had_changed_lies_on_top(examined: Examine, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_checkpoint_without_a_log_restores_as_far_as_one_can_see(examined: Exami
     files = with_log(LOG)
     del files["dump.log"]
     report = examined(files)
-    assert {"KernelUnknown", "CriuNewEnough"} <= codes(report)
+    assert {"KernelUnknown", "CriuNotRecorded"} <= codes(report)
     assert report.verdict == "would restore"
 
 

@@ -2,15 +2,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from kubectl_restore.inspect import gather as gathering
 from kubectl_restore.inspect.facts import BaseImage, FileLock, MemoryKind, Namespace, OpenFile, SharedSegment, Socket
+from shared.archive import open_checkpoint
 from shared.compression import Compression
 from shared.criu import criu_pb2 as pb
 from shared.errors import CheckpointInvalid
-from tests.support.checkpoints import PAGE, SyntheticDump, containerd, crio, podman, runtime_spec
+from tests.support.checkpoints import (
+    PAGE,
+    SyntheticDump,
+    config_dump,
+    containerd,
+    crio,
+    member,
+    podman,
+    runtime_spec,
+    tar_of_members,
+)
 from tests.support.inspected import SEGMENT, rich_dump, set_memory
 from tests.unit.kubectl_restore.inspect.conftest import Gather
 
@@ -203,11 +216,26 @@ def test_cgroups_of_the_runtime_are_not_the_pods(inspected: Gather) -> None:
     assert [mount.external for mount in found.mounts if mount.path == "/sys/fs/cgroup/cpu"] == [False]
 
 
-def test_masked_path_is_no_mount_of_the_pod(inspected: Gather) -> None:
+@pytest.mark.parametrize(("key", "masked"), [(b"/dev/null", []), (b"/proc/keys", ["/proc/keys"])])
+def test_masked_path_is_no_mount_of_the_pod(inspected: Gather, key: bytes, masked: list[str]) -> None:
+    """runc hands all in as /dev/null, crun each under its own path."""
     dump = SyntheticDump.of_processes()
-    dump.add_mount("/proc/keys", fstype=5, ext_key=b"/dev/null")
-    mount = next(mount for mount in inspected(dump).mounts if mount.path == "/proc/keys")
+    dump.add_mount("/proc/keys", fstype=5, ext_key=key)
+    found = inspected(containerd(dump, spec=runtime_spec(linux={"maskedPaths": masked, "namespaces": []})))
+    mount = next(mount for mount in found.mounts if mount.path == "/proc/keys")
     assert (mount.type, mount.external) == ("masked", False)
+
+
+def test_moment_that_no_document_has_is_that_of_the_images(tmp_path: Path) -> None:
+    """As in Podman's archives, whose config.dump has none."""
+    config = config_dump()
+    del config["checkpointedTime"]
+    archive = tmp_path / "checkpoint.tar"
+    members = [member(name, content, mtime=1_700_000_000) for name, content in containerd(config=config).items()]
+    archive.write_bytes(tar_of_members(members))
+    with open_checkpoint(archive) as files:
+        found = gathering.gather(files, "checkpoint.tar")
+    assert found.container.checkpointed_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
 def test_namespaces_are_its_own_the_pods_or_the_nodes(inspected: Gather) -> None:
