@@ -16,6 +16,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.signature import Signatures
+from nri_plugin.restore.verify import Verdicts
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.compression import Compression, Decompressed, sniff
 from shared.criu.dump import Dump, check_structure, read_dump
@@ -60,6 +61,7 @@ class Node:
     signatures: Signatures = field(default_factory=Signatures)
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
+    verdicts: Verdicts = field(default_factory=Verdicts)
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
     _in_diff: dict[str, tuple[SpecialFile, ...]] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from shared import contract
-from shared.compare import check_command, check_dump, check_settings, pod_identity
+from shared.compare import check_command, pod_identity
 from shared.compare.corrections import Corrections, corrections
 from shared.compare.mounts import check_mounts
 from shared.criu.dump_host import read_dump_host
@@ -103,9 +103,9 @@ def restore(
         )
     with report.phase("verify"):
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
-        check_settings(dumped, live, identity)
         special = opened.special + node.special_in_diff(opened)
-        waived = check_dump(opened.dump, dumped, live, identity, special, waived=policy.waived(config.policy, request))
+        may = policy.waived(config.policy, request)
+        waived = node.verdicts.verify(opened.image.digest, opened.dump, dumped, live, identity, special, may)
         report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in waived)
     if not stands:
         lower = prepare_rootfs(node, request, opened, report, cancelled)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 from shared.compare.naming import name
-from shared.compare.seccomp import exceeding
+from shared.compare.seccomp import Chains, exceeding
 from shared.criu.dump import Dump
 from shared.criu.tasks import Task, Thread
 from shared.errors import Refused
@@ -28,7 +28,7 @@ _SYSTEM_CALLS_SHOWN = 4
 
 def confinement_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """NoNewPrivilegesLost, SeccompLost, SeccompExceeds, SecurebitsExceed, LsmLabelDiffers, PersonalityExceeds."""
-    judged: set[int] = set()
+    chains = Chains(dump.filters)
     for task in dump.tasks:
         if live.seccomp and task.alive and task.personality not in PERSONALITIES:
             yield Refused(
@@ -39,7 +39,7 @@ def confinement_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
         for thread in task.threads:
             yield from _privileges(task, thread, live)
             yield from _labels(task, thread, live)
-            yield from _filters(dump, task, thread, live, judged)
+            yield from _filters(dump, task, thread, live, chains)
 
 
 def _privileges(task: Task, thread: Thread, live: RuntimeSpec) -> Iterator[Refused]:
@@ -77,7 +77,7 @@ def _labels(task: Task, thread: Thread, live: RuntimeSpec) -> Iterator[Refused]:
         )
 
 
-def _filters(dump: Dump, task: Task, thread: Thread, live: RuntimeSpec, judged: set[int]) -> Iterator[Refused]:
+def _filters(dump: Dump, task: Task, thread: Thread, live: RuntimeSpec, chains: Chains) -> Iterator[Refused]:
     if not live.seccomp:
         return
     if thread.seccomp_mode == SECCOMP_DISABLED:
@@ -87,9 +87,8 @@ def _filters(dump: Dump, task: Task, thread: Thread, live: RuntimeSpec, judged: 
             "set seccompProfile: Unconfined if that is meant, or take a new checkpoint",
         )
     last = thread.seccomp_filter or 0
-    if live.seccomp_profile is None or thread.seccomp_mode != SECCOMP_FILTER or last in judged:
+    if live.seccomp_profile is None or thread.seccomp_mode != SECCOMP_FILTER or not chains.is_new(last):
         return
-    judged.add(last)
     more = exceeding(dump.filters, last, live.seccomp_profile)
     if calls := list(itertools.islice(more, _SYSTEM_CALLS_SHOWN)):
         etc = " and more" if next(more, None) else ""

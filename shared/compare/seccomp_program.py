@@ -54,6 +54,8 @@ class Filter:
     """The answers by AUDIT_ARCH_… number; None stands for every architecture the program does not name."""
 
     by_architecture: dict[int | None, Answers]
+    steps: int
+    """That judging it took."""
 
     def answers(self, architecture: int) -> Answers:
         return self.by_architecture.get(architecture) or self.by_architecture.get(None) or Answers()
@@ -71,27 +73,27 @@ def read_filter(program: bytes) -> Filter:
         answers = found[architecture] = Answers()
         steps = _walk(instructions, architecture, architectures, answers, steps)
         answers.allowed, answers.denied = _joined(answers.allowed), _joined(answers.denied)
-    return Filter(found)
+    return Filter(found, steps)
 
 
 def _check(instructions: Sequence[tuple[int, int, int, int]]) -> None:
     if not 0 < len(instructions) <= INSTRUCTIONS_MAX:
-        raise _damaged("is empty or too long")
+        raise damaged("is empty or too long")
     last = len(instructions) - 1
     for at, (code, yes, no, value) in enumerate(instructions):
         if code in (_JUMP_EQUAL, _JUMP_GREATER, _JUMP_GREATER_EQUAL, _JUMP_SET, *_JUMPS_X):
             if at + 1 + max(yes, no) > last:
-                raise _damaged("jumps out of itself")
+                raise damaged("jumps out of itself")
         elif code == _JUMP:
             if at + 1 + value > last:
-                raise _damaged("jumps out of itself")
+                raise damaged("jumps out of itself")
         elif code == _LOAD:
             if value % 4 or value >= 64:
-                raise _damaged("reads beyond a system call")
+                raise damaged("reads beyond a system call")
         elif code not in (_LOAD_IMMEDIATE, _LOAD_SIZE, _LOAD_MEMORY, _RETURN, _RETURN_A) and code not in _OTHERS:
-            raise _damaged(f"has an instruction {code:#x} that no kernel takes")
+            raise damaged(f"has an instruction {code:#x} that no kernel takes")
     if instructions[-1][0] not in (_RETURN, _RETURN_A):
-        raise _damaged("does not end")
+        raise damaged("does not end")
 
 
 def _architectures(instructions: Sequence[tuple[int, int, int, int]]) -> tuple[int, ...]:
@@ -128,7 +130,7 @@ def _walk(
         while True:
             steps += 1
             if steps > STEPS_MAX:
-                raise _damaged("takes too many ways to be judged")
+                raise damaged("takes too many ways to be judged")
             code, yes, no, value = instructions[at]
             at += 1
             if code in (_RETURN, _RETURN_A):
@@ -214,5 +216,5 @@ def union(one: Sequence[Interval], other: Sequence[Interval]) -> list[Interval]:
     return _joined([*one, *other])
 
 
-def _damaged(why: str) -> CheckpointInvalid:
+def damaged(why: str) -> CheckpointInvalid:
     return CheckpointInvalid("ImageDamaged", f"a seccomp filter of the checkpoint {why}")

@@ -21,6 +21,7 @@ from tests.bench import (
     preparation,
     report,
     start_container,
+    verification,
 )
 from tests.bench.measurement import Benchmark, Result
 from tests.bench.setting import Setting
@@ -33,6 +34,7 @@ _MODULES: Final = (
     preparation,
     build_image,
     native_restore,
+    verification,
 )
 BENCHMARKS: Final[dict[str, Benchmark]] = {each.name: each for module in _MODULES for each in module.BENCHMARKS}
 

@@ -23,6 +23,7 @@ from tests.e2e.node.sweep import sweep
 from tests.e2e.restoring import Images, Taken, checkpointed, push_base
 
 LARGE_BYTES: Final = 512 << 20
+MANY: Final = 64
 
 
 class Setting:
@@ -91,6 +92,13 @@ class Setting:
         script = f"dd if=/dev/urandom bs={LARGE_BYTES} count=1 iflag=fullblock | while :; do sleep 1000; done"
         spec = ContainerSpec(self.base, "large", ("sh", "-c", script))
         return self._taken("large", spec, _memory_is_full)
+
+    @cached_property
+    def many(self) -> Taken:
+        """MANY processes under the runtime's seccomp profile."""
+        script = f"i=1; while [ $((i+=1)) -le {MANY} ]; do sleep 100000 & done; echo all; while :; do wait; done"
+        spec = ContainerSpec(self.base, "many", ("sh", "-c", script), seccomp="RuntimeDefault")
+        return self._taken("many", spec, lambda each: each.logs() == ["all"])
 
     def _taken(self, name: str, spec: ContainerSpec, ready: Callable[[Container], bool]) -> Taken:
         return checkpointed(Kubelet(self.node("containerd-2.1")), self.folder, PodSpec(name), spec, ready)
