@@ -22,7 +22,7 @@ from shared.member_names import normalised, quoted
 from shared.tar import MemberWalk, TarMember
 from shared.unpacked import UnpackedDirectory
 
-__all__ = ["CheckpointFiles", "Compression", "open_checkpoint"]
+__all__ = ["CheckpointFiles", "Compression", "PlainStream", "open_checkpoint"]
 
 DECOMPRESSED_BYTES_MAX: Final = 1 << 40
 KEPT_FILE_BYTES: Final = 4 << 20
@@ -110,7 +110,7 @@ class _PlainArchive(_Archive):
 
     def __init__(self, path: Path, descriptor: int, subdirectory: str) -> None:
         super().__init__(path, descriptor, subdirectory)
-        for member in MemberWalk(_Forward(descriptor), str(path)).members():
+        for member in MemberWalk(PlainStream(descriptor), str(path)).members():
             self._keep(member)
 
     def open(self, name: str) -> BinaryIO:
@@ -155,7 +155,7 @@ def _decompressed(descriptor: int, compression: Compression, archive: str) -> De
     return Decompressed(window, compression, archive, limit_bytes=DECOMPRESSED_BYTES_MAX)
 
 
-class _Forward:
+class PlainStream:
     """A plain archive as the walk wants it: small reads through a buffer, contents skipped without reading."""
 
     def __init__(self, descriptor: int) -> None:

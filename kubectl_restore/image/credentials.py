@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes() or b"{}")
     except OSError as error:
         raise RestoreError("AuthFileInvalid", f"cannot read the auth file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RestoreError("AuthFileInvalid", f"the auth file {path} is not JSON") from error
     if not isinstance(document, dict):
         raise RestoreError("AuthFileInvalid", f"the auth file {path} is no JSON object")
@@ -145,7 +145,7 @@ def _from_helper(helper: str, server: str) -> Credentials | None:
     try:
         answer = json.loads(result.stdout)
         username, secret = str(answer["Username"]), str(answer["Secret"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RestoreError("CredentialHelperFailed", f"{program} answered something that is no login") from error
     if username == _TOKEN_USER:
         return Credentials("", "", secret, program)

@@ -66,6 +66,8 @@ class LayoutImages:
 
 
 def read_index(source: Source, place: str) -> oci.Index:
+    if source.size > oci.MAX_DOCUMENT_BYTES:
+        raise RestoreError("LayoutInvalid", f"{INDEX_FILE} of {place} has {source.size} bytes, which no index has")
     document = oci.parse_document(b"".join(source.pieces()))
     if isinstance(document, oci.Manifest):
         raise RestoreError("LayoutInvalid", f"{INDEX_FILE} of {place} is no index")
@@ -201,7 +203,7 @@ def _index_to_extend(path: Path) -> dict[str, Any]:
     """The index with every field it has, ours or not."""
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RestoreError("LayoutInvalid", f"{path} is not JSON; name another directory") from error
     if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
         raise RestoreError("LayoutInvalid", f"{path} is no OCI index; name another directory")

@@ -29,7 +29,9 @@ from kubectl_restore.image.measure import Ahead, Measured, Measurement
 from kubectl_restore.image.progress import Progress
 from kubectl_restore.image.source import FileRange, Literal, Source, Stream
 from shared import oci
-from shared.errors import RestoreError
+from shared.archive import PlainStream
+from shared.errors import CheckpointInvalid, RestoreError
+from shared.tar import EVERY, MemberWalk
 
 _BLOCK: Final = 512
 _UNKNOWN: Final = "sha256:" + "0" * 64
@@ -42,13 +44,12 @@ class ArchiveImages:
         self.place = str(path)
         whole = FileRange.whole(path)
         try:
-            with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive if member.isreg()]
-        except (tarfile.TarError, OSError) as error:
+            with path.open("rb") as file:
+                walk = MemberWalk(PlainStream(file.fileno()), str(path), EVERY)
+                members = [member for member in walk.members() if member.kind == "file"]
+        except (CheckpointInvalid, OSError) as error:
             raise RestoreError("LayoutInvalid", f"{path} is no plain OCI archive: {error}") from error
-        self._parts = {
-            member.name.removeprefix("./"): whole.part(member.offset_data, member.size) for member in members
-        }
+        self._parts = {member.name: whole.part(member.offset, member.size) for member in members}
         if LAYOUT_FILE not in self._parts or INDEX_FILE not in self._parts:
             raise RestoreError("LayoutInvalid", f"{path} is no OCI archive: it has no {LAYOUT_FILE} and {INDEX_FILE}")
         self.index = read_index(self._parts[INDEX_FILE], self.place)

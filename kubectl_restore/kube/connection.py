@@ -42,7 +42,7 @@ class Reply:
         """The body when it is a JSON object."""
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -107,9 +107,9 @@ def _expired(lease: Object) -> bool:
     try:
         renewed = datetime.datetime.fromisoformat(spec["renewTime"])
         life = datetime.timedelta(seconds=int(spec["leaseDurationSeconds"]))
-    except (KeyError, TypeError, ValueError):
+        return renewed + life < datetime.datetime.now(datetime.UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return True
-    return renewed + life < datetime.datetime.now(datetime.UTC)
 
 
 def _renew(connection: Connection, lease: Object, ended: threading.Event) -> None:

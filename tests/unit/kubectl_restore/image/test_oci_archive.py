@@ -18,6 +18,7 @@ from kubectl_restore.image.source import Literal
 from shared import oci
 from shared.compression import Compression
 from shared.errors import RestoreError
+from tests.fuzz.bounds import bounded
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import compress, tar_of
 
@@ -119,3 +120,28 @@ def test_a_header_keeps_its_length_when_its_name_is_filled_in() -> None:
         before, after = (oci_archive._header(blob_path("sha256:" + digit * 64), size) for digit in "0a")
         assert len(before) == len(after)
         assert tarfile.TarInfo.frombuf(after[-512:], "utf-8", "strict").name == blob_path("sha256:" + "a" * 64)
+
+
+def test_an_archive_that_leads_back_into_itself_is_refused(tmp_path: Path) -> None:
+    """Python's own tarfile reads a member with a size of -512 for ever (CVE-2025-8194)."""
+    whole = bytearray(tar_of({"oci-layout": b"{}", "index.json": b"{}"}))
+    header = slice(1024, 1536)
+    whole[1024 + 124 : 1024 + 136] = b"\xff" * 10 + b"\xfe\0"
+    whole[1024 + 148 : 1024 + 156] = b" " * 8
+    whole[1024 + 148 : 1024 + 156] = f"{sum(whole[header]):06o}\0 ".encode()
+    (tmp_path / "image.tar").write_bytes(whole)
+    with bounded(cpu_s=5), pytest.raises(RestoreError, match="no valid size") as refusal:
+        ArchiveImages(tmp_path / "image.tar")
+    assert refusal.value.reason == "LayoutInvalid"
+
+
+def test_an_index_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    hole = tarfile.TarInfo("index.json")
+    hole.size = 3 << 30
+    path = tmp_path / "image.tar"
+    with path.open("wb") as file:
+        file.write(tar_of({"oci-layout": b"{}"})[:1024] + hole.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(file.tell() + hole.size + 1024)
+    with bounded(), pytest.raises(RestoreError, match="which no index has") as refusal:
+        ArchiveImages(path)
+    assert refusal.value.reason == "LayoutInvalid"
