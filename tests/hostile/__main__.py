@@ -9,26 +9,22 @@ from pathlib import Path
 import tests.hostile.attacks  # noqa: F401  registers them
 from tests.hostile.attack import ATTACKS, TWINS
 from tests.hostile.battle import fight
-from tests.hostile.in_process import live_of, outcome
+from tests.hostile.by_command import build_all
 from tests.hostile.nodes import nodes
-from tests.hostile.real_node import by_image
+from tests.hostile.real_node import by_archive, by_image
+from tests.hostile.rewriting import twins_of
+from tests.hostile.victims import archives_of
 
 
 def main() -> int:
-    files = [attack for attack in ATTACKS if attack.route == "archive"]
     with tempfile.TemporaryDirectory(prefix="hostile-") as name, nodes(Path(name)) as found:
-        print(
-            f"{len(by_image(ATTACKS))} attacks by image on containerd 1.7, {len(files)} on archives, {len(TWINS)} twins"
-        )
-        report = fight(found.node_17, found.victims, by_image(ATTACKS), TWINS)
-        archive = found.victims["ordinary"].archive
-        live = live_of(archive, user=False)
-        for attack in files:
-            report.attacks += 1
-            with tempfile.TemporaryDirectory(dir=name) as folder:
-                said = outcome(attack, archive, live, Path(folder))
-            if said.reason != attack.reason:
-                report.accepted.append(f"{attack.name}: {said.reason or 'accepted'}, not {attack.reason}")
+        archives = archives_of(found.victims)
+        twins = [*by_image(TWINS), *twins_of(ATTACKS, archives)]
+        print(f"{len(by_image(ATTACKS))} attacks by image on containerd 1.7, {len(twins)} twins")
+        report = fight(found.node_17, found.victims, by_image(ATTACKS), twins)
+        files, benign = by_archive(ATTACKS), by_archive(TWINS)
+        print(f"{len(files)} attacks by archive on kubectl restore build, {len(benign)} twins", flush=True)
+        report.add(build_all(files, benign, archives, Path(name, "build")))
     for what in (*report.accepted, *report.effects, *report.twins_refused):
         print(what)
     print(f"{report.seconds:.1f} s, {report.slowest:.2f} s at most; {report.memory_bytes >> 20} MiB at most")

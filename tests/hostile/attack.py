@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from tests.hostile.forgery import Forgery
 
@@ -39,6 +39,9 @@ class Twin:
     victim: Victim = "ordinary"
     proof: str = ""
     """A shell script that succeeds in the restored container."""
+    pod: Mapping[str, Any] = field(default_factory=dict)
+    """What the restoring pod's container has beside the victim's: fields of ContainerSpec."""
+    route: Route = "image"
 
     def forge(self, forgery: Forgery) -> None:
         self.change(forgery)
@@ -71,11 +74,11 @@ def add(
     ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
 
 
-def twin(name: str, victim: Victim = "ordinary", proof: str = "") -> Callable[[Change], Change]:
+def twin(name: str, victim: Victim = "ordinary", proof: str = "", route: Route = "image") -> Callable[[Change], Change]:
     """Registers the function below as a benign twin."""
 
     def register(change: Change) -> Change:
-        TWINS.append(Twin(name, change, victim, proof))
+        TWINS.append(Twin(name, change, victim, proof, route=route))
         return change
 
     return register

@@ -10,6 +10,7 @@ from tests.e2e.node.kubelet import Kubelet
 from tests.e2e.node.node import Node
 from tests.e2e.restoring import Taken, have, with_daemon
 from tests.hostile.attack import Attack, Twin, Victim
+from tests.hostile.by_command import ByCommand
 from tests.hostile.node_checks import Condition, memory_bytes
 from tests.hostile.real_node import OURS, Battle, Tried, refused_as
 
@@ -27,6 +28,14 @@ class Report:
     seconds: float = 0.0
     slowest: float = 0.0
     memory_bytes: int = 0
+
+    def add(self, built: ByCommand) -> None:
+        """What came of the attacks on a user's machine."""
+        self.attacks += built.attacks
+        self.accepted += built.accepted
+        self.effects += built.effects
+        self.twins += built.twins
+        self.twins_refused += built.twins_refused
 
     def line(self) -> str:
         return (

@@ -11,6 +11,8 @@ from tests.hostile.attack import ATTACKS, TWINS
 from tests.hostile.battle import Report, fight
 from tests.hostile.nodes import Nodes, nodes
 from tests.hostile.real_node import by_image
+from tests.hostile.rewriting import twins_of
+from tests.hostile.victims import archives_of
 
 
 @pytest.fixture(scope="session")
@@ -22,4 +24,5 @@ def hostile_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.fixture(scope="session")
 def report(hostile_nodes: Nodes) -> Report:
     """Every attack that an image can carry, on containerd 1.7, where all of the restore is ours."""
-    return fight(hostile_nodes.node_17, hostile_nodes.victims, by_image(ATTACKS), TWINS)
+    twins = [*by_image(TWINS), *twins_of(ATTACKS, archives_of(hostile_nodes.victims))]
+    return fight(hostile_nodes.node_17, hostile_nodes.victims, by_image(ATTACKS), twins)

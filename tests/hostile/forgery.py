@@ -60,6 +60,8 @@ class Forgery:
         """What happens to the finished archive."""
         self.annotations: dict[str, str] = {}
         """Of the image, beyond the one that marks a checkpoint."""
+        self.rewritten: set[str] = set()
+        """Files that were taken apart, to be put together again; those replaced whole are not among them."""
         self._images: dict[str, list[Message]] = {}
         with tarfile.open(archive) as tar:
             for entry in tar:
@@ -72,6 +74,7 @@ class Forgery:
 
     def image(self, name: str) -> list[Any]:
         """The messages of an image, to be changed in place."""
+        self.rewritten.add(f"checkpoint/{name}")
         if name not in self._images:
             kind = kind_of(name)
             pieces = split(self.files[f"checkpoint/{name}"], kind, name)
@@ -174,17 +177,20 @@ class Forgery:
     def tmpfs(self, path: str = "/dev", members: list[Member] | None = None, raw: bytes | None = None) -> None:
         """Puts more members into what a tmpfs held, or replaces its archive."""
         name = f"checkpoint/tmpfs-dev-{self.mount(path).root_dev}.tar.gz.img"
+        self.rewritten.add(name)
         whole = gzip.decompress(self.files[name]) if raw is None else raw
         self.files[name] = gzip.compress(with_members(whole, members or []), mtime=0)
 
     def diff(self, members: list[Member]) -> None:
         """Puts more members into the rootfs diff."""
+        self.rewritten.add("rootfs-diff.tar")
         whole = with_members(gzip.decompress(self.files["rootfs-diff.tar"]), members)
         self.files["rootfs-diff.tar"] = gzip.compress(whole, mtime=0)
 
     # ---- metadata ----
 
     def json(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        self.rewritten.add(name)
         document = json.loads(self.files[name])
         change(document)
         self.files[name] = json.dumps(document).encode()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from nri_plugin.restore.node import diff_special_files
 from nri_plugin.restore.rootfs import check_diff
@@ -32,11 +35,18 @@ class Outcome:
     sentence: str
 
 
-def live_of(archive: Path, *, user: bool) -> RuntimeSpec:
-    """The spec of the pod that restores: what the victim itself was started with."""
+def live_of(archive: Path, *, user: bool, pod: Mapping[str, Any] = MappingProxyType({})) -> RuntimeSpec:
+    """The spec of the pod that restores: what the victim itself was started with, and ``pod`` (Twin.pod) on top."""
     forgery = Forgery(archive)
     if user:
         as_user(forgery)
+
+    def grant(spec: dict[str, Any]) -> None:
+        sets, more = spec["process"]["capabilities"], [f"CAP_{name}" for name in pod.get("add_capabilities", ())]
+        for each in ("bounding", "effective", "permitted"):
+            sets[each] = [*sets.get(each, ()), *more]
+
+    forgery.json("spec.dump", grant)
     return parse_spec(forgery.files["spec.dump"], file="config.json")
 
 
@@ -51,7 +61,7 @@ def forged(attack: Attack | Twin, archive: Path) -> Forgery:
 def outcome(attack: Attack | Twin, archive: Path, live: RuntimeSpec, folder: Path) -> Outcome:
     """What the checks say to the forged checkpoint; ``folder`` is empty and may be written."""
     whole = forged(attack, archive).tar()
-    by_file = isinstance(attack, Attack) and attack.route == "archive"
+    by_file = attack.route == "archive"
     if by_file:
         path = folder / "checkpoint.tar"
         path.write_bytes(whole)

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from shared.contract import CHECKPOINT_MARKERS
 from tests.e2e.node.cri import CriError
@@ -24,6 +25,7 @@ from tests.hostile.users import USER
 BATCH = 60
 OURS = "hostile.example/"
 REASON = re.compile(r"\b([A-Z][A-Za-z]+[a-z]): ")
+Kind = TypeVar("Kind", Attack, Twin)
 _MARKER = sorted(CHECKPOINT_MARKERS)[0]
 
 
@@ -57,11 +59,12 @@ class Battle:
     def _taken(self, victim: Victim) -> Taken:
         return self.victims["ordinary" if victim == "user" else victim]
 
-    def spec(self, attack: Attack | Twin, image: str, name: str) -> ContainerSpec:
-        spec = self._taken(attack.victim).restored(image)
-        if attack.victim == "user":
+    def spec(self, each: Attack | Twin, image: str, name: str) -> ContainerSpec:
+        spec = self._taken(each.victim).restored(image)
+        if each.victim == "user":
             spec = replace(spec, run_as_user=USER, run_as_group=USER)
-        return replace(spec, name=name)
+        more = each.pod if isinstance(each, Twin) else {}
+        return replace(spec, name=name, **more)
 
     def images(self, attacks: Sequence[Attack | Twin]) -> Iterator[tuple[Attack | Twin, str]]:
         """Imports the forged images in batches; gives each attack with its image's name."""
@@ -131,5 +134,9 @@ def refused_as(tried: Tried, reason: str) -> bool:
     return f"{reason}: " in tried.details and not tried.criu_ran
 
 
-def by_image(attacks: Iterable[Attack]) -> list[Attack]:
-    return [attack for attack in attacks if attack.route == "image"]
+def by_image(each: Iterable[Kind]) -> list[Kind]:
+    return [one for one in each if one.route == "image"]
+
+
+def by_archive(each: Iterable[Kind]) -> list[Kind]:
+    return [one for one in each if one.route == "archive"]

@@ -9,16 +9,19 @@ import pytest
 import tests.hostile.attacks  # noqa: F401  registers them
 from shared.spec import RuntimeSpec
 from tests.hostile.attack import ATTACKS, TWINS, Attack, Twin, Victim
+from tests.hostile.by_command import build_all
 from tests.hostile.in_process import live_of, outcome
 from tests.hostile.nodes import Nodes
+from tests.hostile.real_node import by_archive
+from tests.hostile.rewriting import twins_of
+from tests.hostile.victims import archives_of
 
 BY_CHECKS = [attack for attack in ATTACKS if not attack.by_node]
 
 
 @pytest.fixture(scope="session")
 def archives(hostile_nodes: Nodes) -> dict[Victim, Path]:
-    found = {name: taken.archive for name, taken in hostile_nodes.victims.items()}
-    return {**found, "user": found["ordinary"]}
+    return archives_of(hostile_nodes.victims)
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +38,31 @@ def test_attack_is_refused_with_its_own_code(
 
 
 @pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
-def test_twin_is_not_refused(
-    twin: Twin, archives: dict[Victim, Path], live: dict[Victim, RuntimeSpec], tmp_path: Path
-) -> None:
-    found = outcome(twin, archives[twin.victim], live[twin.victim], tmp_path)
+def test_twin_is_not_refused(twin: Twin, archives: dict[Victim, Path], tmp_path: Path) -> None:
+    archive = archives[twin.victim]
+    found = outcome(twin, archive, live_of(archive, user=twin.victim == "user", pod=twin.pod), tmp_path)
     assert found.reason == "", found.sentence
+
+
+def test_what_an_attack_rewrites_may_be_rewritten(
+    archives: dict[Victim, Path], live: dict[Victim, RuntimeSpec], tmp_path: Path
+) -> None:
+    for number, each in enumerate(twins_of(ATTACKS, archives)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = outcome(each, archives[each.victim], live[each.victim], folder)
+        assert found.reason == "", f"{each.name}: {found.sentence}"
+
+
+def test_archives_are_refused_or_built_by_the_command_and_leave_nothing(
+    archives: dict[Victim, Path], tmp_path: Path
+) -> None:
+    report = build_all(by_archive(ATTACKS), by_archive(TWINS), archives, tmp_path / "build")
+    assert report.attacks > 20
+    assert report.twins > 5
+    assert report.accepted == []
+    assert report.effects == []
+    assert report.twins_refused == []
 
 
 @pytest.mark.parametrize("victim", ["ordinary", "restricted", "mounted", "user"])

@@ -50,3 +50,9 @@ def take(node: Node, registry: Registry, folder: Path) -> dict[Victim, Taken]:
         own = replace(spec, image=base)
         taken[name] = checkpointed(kubelet, folder, pod, own, lambda each: len(printed(each)) > 2)
     return taken
+
+
+def archives_of(victims: Mapping[Victim, Taken]) -> dict[Victim, Path]:
+    """The archive of each victim; the user's is the ordinary one's, changed before anything else (users.py)."""
+    found = {name: taken.archive for name, taken in victims.items()}
+    return {**found, "user": found["ordinary"]}

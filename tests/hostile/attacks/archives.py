@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from collections.abc import Callable
 
+from shared.compression import Compression
 from tests.hostile.attack import Change, add, attack, twin
 from tests.hostile.forgery import Forgery
-from tests.support.checkpoints import member
+from tests.support.checkpoints import compress, member
 
 
 def _extra(*entries: tuple[str, bytes, dict[str, object]]) -> Change:
@@ -147,6 +149,48 @@ def _many(forgery: Forgery) -> None:
         return b"".join(tarfile.TarInfo(f"m{n}").tobuf() for n in range(100_001)) + bytes(1024)
 
     forgery.archive = change
+
+
+def _packed(name: str, change: Callable[[bytes], bytes]) -> None:
+    def apply(forgery: Forgery) -> None:
+        forgery.archive = change
+
+    twin(name, route="archive")(apply)
+
+
+_packed("an archive as it was written", lambda whole: whole)
+_packed("an archive padded to a record of tar", lambda whole: whole + bytes(-len(whole) % 10240))
+_packed("gzip", lambda whole: gzip.compress(whole, 1))
+_packed("gzip in two members, padded for a tape", lambda whole: _two(whole) + bytes(512))
+_packed("zstd", lambda whole: compress(whole, Compression.ZSTD))
+_packed(
+    "zstd behind a skippable frame", lambda whole: b"\x50\x2a\x4d\x18\4\0\0\0note" + compress(whole, Compression.ZSTD)
+)
+
+
+def _two(whole: bytes) -> bytes:
+    half = len(whole) // 2
+    return gzip.compress(whole[:half], 1) + gzip.compress(whole[half:], 1)
+
+
+@twin("headers that agree about the name", route="archive")
+def _agreeing(forgery: Forgery) -> None:
+    _pax({"path": "checkpoint/more", "mtime": "1.5", "SCHILY.xattr.user.x": "y"})(forgery)
+
+
+@twin("a long name", route="archive")
+def _long_name(forgery: Forgery) -> None:
+    forgery.extra.append(member("n" * 200, b"x"))
+
+
+@twin("an archive with a folder and a file that nobody knows, as a file", route="archive")
+def _unknown_file_in_archive(forgery: Forgery) -> None:
+    forgery.extra += [member("more/", kind=tarfile.DIRTYPE), member("more/notes", b"x")]
+
+
+@twin("many members, but no more than there may be", route="archive")
+def _many_members(forgery: Forgery) -> None:
+    forgery.extra += [member(f"m{n}") for n in range(20_000)]
 
 
 @twin("an archive with a folder and a file that nobody knows")

@@ -19,7 +19,7 @@ SETS = {
 assert set(SETS) == set(Capabilities.__slots__)
 
 
-def _raise(sets: tuple[str, ...], bit: int) -> Change:
+def raised(sets: tuple[str, ...], bit: int) -> Change:
     def change(forgery: Forgery) -> None:
         for creds in forgery.creds():
             for each in sets:
@@ -31,11 +31,11 @@ def _raise(sets: tuple[str, ...], bit: int) -> Change:
 
 for _bit, _name in enumerate(NAMES):
     if not DEFAULT >> _bit & 1:
-        add(f"{_name} added to every set", "CapabilitiesExceed", _raise(tuple(SETS), _bit))
+        add(f"{_name} added to every set", "CapabilitiesExceed", raised(tuple(SETS), _bit))
 for _set in SETS:
-    add(f"CAP_SYS_ADMIN added to the {_set} set alone", "CapabilitiesExceed", _raise((_set,), 21))
-    add(f"CAP_CHOWN in the {_set} set of a pod that drops all", "CapabilitiesExceed", _raise((_set,), 0), "restricted")
-add("a capability that has no name yet", "CapabilitiesExceed", _raise(tuple(SETS), 63))
+    add(f"CAP_SYS_ADMIN added to the {_set} set alone", "CapabilitiesExceed", raised((_set,), 21))
+    add(f"CAP_CHOWN in the {_set} set of a pod that drops all", "CapabilitiesExceed", raised((_set,), 0), "restricted")
+add("a capability that has no name yet", "CapabilitiesExceed", raised(tuple(SETS), 63))
 
 
 @attack("every capability in the second process alone", "CapabilitiesExceed")

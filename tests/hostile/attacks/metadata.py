@@ -89,18 +89,42 @@ add(
 )
 
 
-@twin("CDI devices, hooks, annotations and image names that nobody follows", proof="test ! -e /tmp/hooked")
-def _inert(forgery: Forgery) -> None:
-    """What an archive may say and nobody may follow: CDI devices, hooks, annotations, image names, environment."""
-    notes = {
-        "cdi.k8s.io/evil": "vendor.example/device=all",
-        "org.criu.config": "/etc/evil.conf",
-        "io.kubernetes.cri.container-type": "sandbox",
-        "nri-restore/criu": "file-locks",
-    }
-    _set("spec.dump", "hooks", to={"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", "touch /tmp/hooked"]}]})(
-        forgery
-    )
-    forgery.json("spec.dump", lambda spec: spec.setdefault("annotations", {}).update(notes))
-    forgery.json("status.dump", lambda status: status.setdefault("annotations", {}).update(notes))
+# ---- what an archive may say and nobody may follow: honest ones say it too, so it is no reason to refuse ----
+
+
+def _noted(notes: dict[str, str]) -> Change:
+    def change(forgery: Forgery) -> None:
+        for name in ("spec.dump", "status.dump"):
+            forgery.json(name, lambda document: document.setdefault("annotations", {}).update(notes))
+
+    return change
+
+
+@twin("devices of CDI that nobody injects (CVE-2026-53492)", proof="test ! -e /dev/kmsg")
+def _cdi(forgery: Forgery) -> None:
+    _noted({"cdi.k8s.io/evil": "vendor.example/device=all", "cdi.k8s.io/more": "nvidia.com/gpu=all"})(forgery)
+
+
+@twin("hooks that nobody runs", proof="test ! -e /etc/hooked")
+def _hooks(forgery: Forgery) -> None:
+    hook = [{"path": "/bin/sh", "args": ["sh", "-c", "touch /etc/hooked"]}]
+    for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"):
+        _set("spec.dump", "hooks", kind, to=hook)(forgery)
+
+
+@twin("image names that nobody gives to an image (CVE-2026-50195)")
+def _names(forgery: Forgery) -> None:
     forgery.json("config.dump", lambda config: config.update(rootfsImage="pause:evil", rootfsImageName="pause:evil"))
+    _noted({"io.kubernetes.cri.image-name": "pause:evil", "org.opencontainers.image.ref.name": "pause:evil"})(forgery)
+
+
+@twin("annotations and environment that nobody follows", proof='test -z "$EVIL"')
+def _followed(forgery: Forgery) -> None:
+    _noted(
+        {
+            "org.criu.config": "/etc/evil.conf",
+            "io.kubernetes.cri.container-type": "sandbox",
+            "nri-restore/criu": "file-locks",
+        }
+    )(forgery)
+    forgery.json("spec.dump", lambda spec: spec["process"]["env"].append("EVIL=1"))
