@@ -63,7 +63,7 @@ class Repository:
         for host in self._hosts:
             try:
                 content = self._get_from(host, path, limit_bytes, accept)
-            except (urllib3.exceptions.HTTPError, OSError, _Failed) as error:
+            except (urllib3.exceptions.HTTPError, OSError, ValueError, _Failed) as error:
                 failures.append(f"{host.base}: {_reason(error)}")
                 continue
             if content is not None:
@@ -100,7 +100,7 @@ class Repository:
 
     def _token(self, host: Host, challenge: str) -> str:
         """A token as anybody gets it; raises _Failed where only credentials would do."""
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        fields = dict(re.findall(r'(?<!\w)(\w+)="([^"]*)"', challenge))
         realm = fields.get("realm", "")
         if challenge.split(" ")[0].lower() != "bearer" or not realm.startswith(("https://", "http://")):
             raise _Failed("it wants a login")
