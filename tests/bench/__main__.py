@@ -17,6 +17,7 @@ from tests.bench import (
     create_container,
     daemon_memory,
     native_restore,
+    other_packagers,
     other_subcommands,
     preparation,
     report,
@@ -33,6 +34,7 @@ _MODULES: Final = (
     daemon_memory,
     preparation,
     build_image,
+    other_packagers,
     native_restore,
     verification,
 )

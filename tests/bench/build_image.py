@@ -1,4 +1,4 @@
-"""Building and pushing the image of a 512 MiB archive: beside one SHA-256 pass over it, and beside buildah."""
+"""Building and pushing the image of a 512 MiB archive, beside one SHA-256 pass over it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shared.run import run
 from tests.bench.measurement import Benchmark, Result, compare, take_turns
 from tests.bench.setting import Setting
 from tests.e2e.node.places import CHECKOUT
+from tests.e2e.restoring import Taken
 
 _GOAL: Final = 1.5
 _GOAL_RSS_MIB: Final = 150.0
@@ -72,11 +73,11 @@ def _python(prepare: str, work: str, words: Sequence[str | Path]) -> _Run:
     return _Run(spent_s, whole_s, peak_kib / 1024)
 
 
-class _Builds:
+class Builds:
     """Our builds of one checkpoint, and the most memory that one of them took."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.archive = setting.large.archive
+    def __init__(self, setting: Setting, taken: Taken) -> None:
+        self.archive = taken.archive
         self.folder = setting.folder / "layouts"
         self.base = setting.pushed_base
         self.repository = f"{setting.registry.address}/bench"
@@ -87,7 +88,7 @@ class _Builds:
         tag = f"{self.repository}/{secrets.token_hex(4)}:1"
         words = ["build", str(self.archive), "-t", tag, "--format", image_format, "--base", self.base]
         done = _python(_IMPORTED, _BUILT, [*words, *destination, "--plain-http", "-q"])
-        self.runs[f"{image_format}{destination[0]}"].append(done)
+        self.runs[" ".join((image_format, *destination[:1]))].append(done)
         return done.spent_s
 
     def to_layout(self, image_format: ImageFormat) -> float:
@@ -116,8 +117,8 @@ class _Builds:
         )
         return time.perf_counter() - began
 
-    def pushed(self, image_format: ImageFormat) -> float:
-        return self(image_format, "--push")
+    def pushed(self, image_format: ImageFormat, *options: str) -> float:
+        return self(image_format, "--push", *options)
 
     def hashed(self) -> float:
         done = _python("import hashlib", _HASHED, [self.archive])
@@ -130,7 +131,7 @@ def _limit(other: float) -> float:
 
 
 def _layouts(setting: Setting, runs: int) -> Iterator[Result]:
-    builds = _Builds(setting)
+    builds = Builds(setting, setting.large)
     formats = get_args(ImageFormat)
     sides = [partial(builds.to_layout, each) for each in formats]
     *ours, whole, hashed = take_turns(runs, *sides, builds.command, builds.hashed)
@@ -149,46 +150,14 @@ def _layouts(setting: Setting, runs: int) -> Iterator[Result]:
 
 
 def _pushes(setting: Setting, runs: int) -> Iterator[Result]:
-    builds = _Builds(setting)
+    builds = Builds(setting, setting.large)
     formats = get_args(ImageFormat)
     *ours, hashed = take_turns(runs, *(partial(builds.pushed, each) for each in formats), builds.hashed)
     for image_format, figures in zip(formats, ours, strict=True):
         yield compare(f"build and push, {image_format}, 512 MiB", "s", figures, hashed, "SHA-256 pass")
 
 
-_RECIPE: Final = """
-rm -rf /var/lib/containers/cache
-container=$(buildah from scratch)
-buildah add -q $container {archive} /
-buildah config --annotation=org.criu.checkpoint.container.name=large $container
-buildah commit -q $container {image}
-buildah push -q --tls-verify=false {image}
-"""
-"""The one of the Kubernetes blog, "Forensic container checkpointing"; without its cache nothing counts as pushed."""
-
-
-def _buildah(setting: Setting, runs: int) -> Iterator[Result]:
-    builds = _Builds(setting)
-    node = setting.node("containerd-1.7")
-    archive = "/var/lib/containers/large.tar"
-    shutil.copyfile(builds.archive, node.path(archive))
-
-    def recipe() -> float:
-        image = f"{builds.repository}/{secrets.token_hex(4)}:1"
-        os.sync()
-        began = time.perf_counter()
-        node.sh(_RECIPE.format(archive=archive, image=image), timeout_s=300)
-        spent = time.perf_counter() - began
-        node.sh("buildah rm -a >/dev/null; buildah rmi -a >/dev/null", timeout_s=60)
-        return spent
-
-    ours, theirs = take_turns(runs, partial(builds.pushed, "archive"), recipe, warm_up=False)
-    node.path(archive).unlink()
-    yield compare("archive to pushed image, 512 MiB", "s", ours, theirs, "buildah")
-
-
 BENCHMARKS: Final = (
     Benchmark("build", "building the image of a 512 MiB archive, beside one SHA-256 pass over it", 6, _layouts),
     Benchmark("push", "building and pushing the image of a 512 MiB archive", 3, _pushes),
-    Benchmark("buildah", "the same archive built and pushed with buildah", 2, _buildah),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,6 +24,7 @@ from tests.e2e.restoring import Images, Taken, checkpointed, push_base
 
 LARGE_BYTES: Final = 512 << 20
 MANY: Final = 64
+HUGE_BYTES: Final = 2 << 30
 
 
 class Setting:
@@ -88,10 +89,18 @@ class Setting:
     @cached_property
     def large(self) -> Taken:
         """A process with LARGE_BYTES of random bytes in its memory, blocked in writing them to a pipe."""
+        return self._filled("large", LARGE_BYTES)
+
+    @cached_property
+    def huge(self) -> Taken:
+        """The same with HUGE_BYTES."""
+        return self._filled("huge", HUGE_BYTES)
+
+    def _filled(self, name: str, size: int) -> Taken:
         # In a loop: a sleep that was dumped ends as soon as it is restored.
-        script = f"dd if=/dev/urandom bs={LARGE_BYTES} count=1 iflag=fullblock | while :; do sleep 1000; done"
-        spec = ContainerSpec(self.base, "large", ("sh", "-c", script))
-        return self._taken("large", spec, _memory_is_full)
+        script = f"dd if=/dev/urandom bs={size} count=1 iflag=fullblock | while :; do sleep 1000; done"
+        spec = ContainerSpec(self.base, name, ("sh", "-c", script))
+        return self._taken(name, spec, partial(_memory_is_full, size))
 
     @cached_property
     def many(self) -> Taken:
@@ -104,6 +113,6 @@ class Setting:
         return checkpointed(Kubelet(self.node("containerd-2.1")), self.folder, PodSpec(name), spec, ready)
 
 
-def _memory_is_full(container: Container) -> bool:
+def _memory_is_full(size: int, container: Container) -> bool:
     resident = container.sh("grep -h VmRSS /proc/[0-9]*/status 2>/dev/null; true").split()
-    return max(int(word) for word in resident if word.isdigit()) >= LARGE_BYTES >> 10
+    return max(int(word) for word in resident if word.isdigit()) >= size >> 10
