@@ -57,6 +57,8 @@ class Move:
     runtime_class: str
     ready_s: float
     delete_source: bool
+    sign: Callable[[str, Access], None] | None = None
+    """Called with the pushed image by digest."""
 
     @property
     def copy_name(self) -> str:
@@ -112,7 +114,10 @@ def _push(wanted: Move, place: NodeFile, destinations: list[Recorded], fetching:
             archive = files.enter_context(opened(place, fetching))
         with phases.phase("push", f"to {wanted.reference}"):
             order = Order(archive.path, None, wanted.base or None, compression=wanted.compression)
-            build(order, wanted.access, destination, phases.note)
+            built = build(order, wanted.access, destination, phases.note)
+            if wanted.sign:
+                reference = wanted.reference
+                wanted.sign(f"{reference.name}@{built.digest}", wanted.access(reference.registry))
         content = files.enter_context(open_checkpoint(archive.path))
         fitted = Wanted(read_checkpoint(content), read_dump(content), wanted.image, runtime_class=wanted.runtime_class)
         fit(wanted.copy, wanted.source.container, fitted, known=True)

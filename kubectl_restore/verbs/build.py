@@ -6,6 +6,7 @@ import enum
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,17 @@ if TYPE_CHECKING:
     from kubectl_restore.image.progress import Progress
     from shared.compression import Compression
     from shared.oci import Reference
+
+
+SignKey = Annotated[
+    str,
+    typer.Option(
+        "--sign-key",
+        metavar="KEY",
+        help="Sign the pushed image with this key of cosign's, which must be in the PATH: a file, or a KMS address. "
+        "Nothing but the registry is asked.",
+    ),
+]
 
 
 class Format(enum.StrEnum):
@@ -108,6 +120,7 @@ def build(
             "checkpoint, and where the base image's layers come from.",
         ),
     ] = False,
+    sign_key: SignKey = "",
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no closing line.")] = False,
     output: Annotated[
         Output | None, typer.Option("-o", "--output", help="Print the image as name (REF@digest) or json.")
@@ -148,6 +161,7 @@ def build(
         """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
         return target if push and host == reference.registry else other
 
+    sign = signer_of(sign_key, push=push)
     written = oci_layout or oci_archive
     kubelet_way, timeout_s = kubelet_access(kubelet)
     with ExitStack() as files, progress(quiet=quiet) as bars:
@@ -176,6 +190,8 @@ def build(
             _try(order, access, destination if places else None, reference, place, output)
             return
         built = build_image(order, access, destination, _warn)
+        if sign:
+            sign(f"{reference.name}@{built.digest}", target)
     seconds = time.monotonic() - started
     _report(reference, built, "" if push else place, seconds, output, quiet=quiet)
 
@@ -197,6 +213,19 @@ def compression_of(wanted: Compress | None) -> Compression | None:
     from shared.compression import Compression
 
     return None if wanted is None else Compression(wanted.value)
+
+
+def signer_of(key: str, *, push: bool = True) -> Callable[[str, Access], None] | None:
+    """What signs, found before anything is built; None without ``key``."""
+    if not key:
+        return None
+    if not push:
+        raise typer.BadParameter(
+            "a signature goes beside the image in its registry; add --push", param_hint="--sign-key"
+        )
+    from kubectl_restore.image.sign import signer
+
+    return signer(key).sign
 
 
 def destination_of(

@@ -15,7 +15,7 @@ from kubectl_restore.grouped import with_flags
 from kubectl_restore.kube.duration import seconds
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
-from kubectl_restore.verbs.build import CompressFlag, compression_of, reference_of
+from kubectl_restore.verbs.build import CompressFlag, SignKey, compression_of, reference_of, signer_of
 from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, TlsVerify
 from shared.contract import HANDLER
 
@@ -73,6 +73,7 @@ def run(
     tls_verify: TlsVerify = True,
     ca_file: CaFile = None,
     authfile: AuthFile = None,
+    sign_key: SignKey = "",
     debug: Debug = False,
 ) -> None:
     """Checkpoint a running pod, package and push it, and resume it as a new pod.
@@ -106,6 +107,7 @@ def run(
     if dry_run is not DryRun.none:
         _dry_run(connection, copy, chosen.container, image, runtime_class, dry_run, output)
         return
+    sign = signer_of(sign_key)
     pushed_to = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
     other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
     wanted = Move(
@@ -120,6 +122,7 @@ def run(
         runtime_class,
         limit_s,
         delete_source,
+        sign,
     )
     with shown([*PHASES, *([DELETE] if delete_source else [])], as_json=output is not None) as view:
         phases = Phases(view)

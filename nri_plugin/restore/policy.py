@@ -5,14 +5,14 @@ A RuntimeClass or an admission policy keeps pods from asking; this is the node's
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from nri_plugin.config import Policy
 from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import Refused, RestoreError
-from shared.oci import parse_reference
+from shared.oci import is_digest, parse_reference
 
 IN_THE_CONFIGURATION = "the node's administrator can allow it in [policy] of nri-restore's configuration"
 
@@ -27,18 +27,15 @@ def check_namespace(policy: Policy, request: RestoreRequest) -> None:
         )
 
 
-def check_registry(policy: Policy, names: Iterable[str]) -> None:
+def check_registry(policy: Policy, names: Sequence[str]) -> None:
     """Raises Refused("RegistryNotAllowed") unless one of the image's ``names`` on the node is from an allowed place.
 
     An image without such a name (one that was only imported, known by its id) is from nowhere, which only ``*`` allows.
     """
-    if policy.registries == ("*",):
-        return
-    listed = list(names)
-    if not any(_from_allowed(policy, name) for name in listed):
+    if policy.registries != ("*",) and not any(_from_allowed(policy, name) for name in names):
         raise Refused(
             "RegistryNotAllowed",
-            f"the checkpoint image {listed[0] if listed else ''} is from a registry or repository that this node does "
+            f"the checkpoint image {names[0]} is from a registry or repository that this node does "
             f"not restore from; {IN_THE_CONFIGURATION} (registries)",
         )
 
@@ -67,6 +64,8 @@ def _check_size(what: str, size: int, limit: int, key: str) -> None:
 
 
 def _from_allowed(policy: Policy, name: str) -> bool:
+    if is_digest(name):  # an image's id, which reads like docker.io/library/sha256 with a tag
+        return False
     try:
         reference = parse_reference(name)
     except RestoreError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import time
@@ -124,17 +123,17 @@ def admit(
     node: Node, config: Config, request: RestoreRequest, image: StoredImage, report: RestoreReport, answer: Answer
 ) -> None:
     """What the node's administrator says; a signature that was not seen yet is fetched after the answer."""
-    reference = request.checkpoint or request.image
     with report.phase("policy"):
         policy.check_namespace(config.policy, request)
-        # The runtime names an image that it knows by several names by any of them.
-        known = (each.name for each in node.containerd.images_by_digest(image.target))
-        policy.check_registry(config.policy, itertools.chain([reference], known))
         policy.check_image_size(config.policy, image)
+        # Of an image with several names, the runtime says any of them, which may not be the pod's.
+        others = [each.name for each in node.containerd.images_by_digest(image.target)]
+        names = [request.checkpoint or request.image, *others]
+        policy.check_registry(config.policy, names)
     if not node.signatures.known(config, image):
         answer(None)
         with report.phase("signature"):
-            node.signatures.check(config, node.containerd, image, reference)
+            node.signatures.check(config, node.containerd, image, names)
 
 
 def restores(request: RestoreRequest) -> bool:

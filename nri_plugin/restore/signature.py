@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from nri_plugin.config import Config
@@ -19,6 +22,7 @@ from shared.run import run
 CHECK_LIMIT_S: Final = 60.0
 """For all requests to the registry together; restore-runc waits less, and the next attempt finds the result."""
 STORED_MAX: Final = 16
+REPOSITORIES_MAX: Final = 4
 
 
 class Signatures:
@@ -35,19 +39,20 @@ class Signatures:
         with self._guard:
             return self._entry(image, _keys(config)) in self._good
 
-    def check(self, config: Config, containerd: Containerd, image: StoredImage, reference: str) -> None:
-        """Asks the node's store and the registry; some tenths of a second, or CHECK_LIMIT_S.
+    def check(self, config: Config, containerd: Containerd, image: StoredImage, names: Sequence[str]) -> None:
+        """Asks the node's store and the registries of the image's ``names``; some tenths of a second to CHECK_LIMIT_S.
 
         Raises Refused: SignatureMissing, SignatureInvalid, SignatureKeyInvalid; Unavailable: SignatureUnavailable.
         """
         keys = _keys(config)
         digests = sorted({image.digest, image.target})
+        repositories = _repositories(names)
         question = {
-            "reference": reference,
+            "repositories": repositories,
             "digests": digests,
             "keys": keys,
             "hosts": str(config.runtime.registry_hosts),
-            "stored": _stored(containerd, reference, digests),
+            "stored": _stored(containerd, repositories, digests),
         }
         said = run(
             [sys.executable, "-m", "nri_plugin.signature.check"],
@@ -74,11 +79,20 @@ def _keys(config: Config) -> dict[str, str]:
         raise Refused("SignatureKeyInvalid", f"the key {error.filename} cannot be read: {error.strerror}") from error
 
 
-def _stored(containerd: Containerd, reference: str, digests: list[str]) -> list[dict[str, Any]]:
+def _repositories(names: Sequence[str]) -> list[str]:
+    """Where the image's names say it is from, the first name's first."""
+    found = []
+    for name in names:
+        if not oci.is_digest(name):  # the CRI also stores each image under its id
+            with suppress(RestoreError):
+                found.append(oci.parse_reference(name).name)
+    return list(dict.fromkeys(found))[:REPOSITORIES_MAX]
+
+
+def _stored(containerd: Containerd, repositories: Sequence[str], digests: Sequence[str]) -> list[dict[str, Any]]:
     """Signatures that were brought to the node beside the image, as ``ctr content fetch`` of cosign's tag does."""
     found = []
-    name = oci.parse_reference(reference).name
-    for digest in digests:
+    for name, digest in itertools.product(repositories, digests):
         try:
             target = containerd.image_target(f"{name}:{digest.replace(':', '-')}.sig")
             manifest = containerd.read_content(target.digest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from nri_plugin.signature.cosign import (
 from nri_plugin.signature.hosts import hosts_of
 from nri_plugin.signature.registry import Repository
 from shared import oci
-from shared.errors import Refused, RestoreError
+from shared.errors import Refused, RestoreError, Unavailable
 
 SIGNATURES_MAX: Final = 64
 """Read of one image; more are not looked at."""
@@ -36,21 +36,24 @@ SIGNATURE_BYTES_MAX: Final = 1 << 20
 def check(question: Mapping[str, Any]) -> None:
     """Raises Refused: SignatureMissing, SignatureInvalid, SignatureKeyInvalid; Unavailable("SignatureUnavailable").
 
-    ``question``: ``reference`` of the image, its ``digests`` (manifest and index: the signature of either will do),
-    ``keys`` (PEM by name), ``hosts`` (containerd's folder), ``stored`` (signature manifests from the node's store with
-    their blobs by digest, base64).
+    ``question``: the ``repositories`` that the image is in, its ``digests`` (manifest and index: the signature of
+    either will do), ``keys`` (PEM by name), ``hosts`` (containerd's folder), ``stored`` (signature manifests from the
+    node's store with their blobs by digest, base64).
     """
     keys = [load_key(pem, name) for name, pem in question["keys"].items()]
     digests = set(question["digests"])
     why: list[str] = []
-    for signed in _signed(question, keys):
+    unread: list[Unavailable] = []
+    for signed in _signed(question, keys, unread):
         if isinstance(signed, NotGood):
             why.append(str(signed))
         elif digests & set(signed):
             return
         else:
             why.append("of another image")
-    name = f"{question['reference']} ({', '.join(sorted(digests))})"
+    if unread:
+        raise unread[0]
+    name = f"{next(iter(question['repositories']), 'an image')} ({', '.join(sorted(digests))})"
     if not why:
         raise Refused(
             "SignatureMissing",
@@ -64,18 +67,32 @@ def check(question: Mapping[str, Any]) -> None:
     )
 
 
-def _signed(question: Mapping[str, Any], keys: list[Key]) -> Iterator[tuple[str, ...] | NotGood]:
-    """What each signature found signs, or why it is not good; those in the node's store first."""
+def _signed(
+    question: Mapping[str, Any], keys: list[Key], unread: list[Unavailable]
+) -> Iterator[tuple[str, ...] | NotGood]:
+    """What each signature found signs, or why it is not good; those in the node's store first.
+
+    ``unread`` gets the errors of repositories that could not be read: another one may still have a good signature.
+    """
     for each in question["stored"]:
         blobs = {digest: base64.b64decode(content) for digest, content in each["blobs"].items()}
         yield from _of_manifest(base64.b64decode(each["manifest"]), blobs.__getitem__, keys)
-    reference = oci.parse_reference(question["reference"])
-    repository = Repository(reference, hosts_of(reference.registry, Path(question["hosts"])))
+    for name in question["repositories"]:
+        reference = oci.parse_reference(name)
+        try:
+            repository = Repository(reference, hosts_of(reference.registry, Path(question["hosts"])))
+            yield from _in_repository(repository, question["digests"], keys)
+        except Unavailable as error:
+            unread.append(error)
 
+
+def _in_repository(
+    repository: Repository, digests: Sequence[str], keys: list[Key]
+) -> Iterator[tuple[str, ...] | NotGood]:
     def blob(digest: str) -> bytes:
         return repository.blob(digest, SIGNATURE_BYTES_MAX)
 
-    for digest in question["digests"]:
+    for digest in digests:
         tag = digest.replace(":", "-")
         if (manifest := repository.manifest(f"{tag}.sig")) is not None:
             yield from _of_manifest(manifest, blob, keys)

@@ -49,7 +49,7 @@ def hosts_of(registry: str, folder: Path) -> tuple[Host, ...]:
         server = document.get("server")
         if server not in listed:
             hosts.append(_host(server, document, place) if server else _plain(registry))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise Unavailable("SignatureUnavailable", f"{file} cannot be used to reach {registry}: {error}") from error
     return tuple(hosts)
 

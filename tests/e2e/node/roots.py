@@ -27,6 +27,7 @@ _COMMON: Final = (
     "ca-certificates",
     "containerd",
     "containernetworking-plugins",
+    "cosign",
     "crun",
     "docker-registry",
     "iproute2",
