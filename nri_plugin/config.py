@@ -129,6 +129,15 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Access to the Kubernetes API, which is optional: a service account in a pod is found without being named."""
+
+    kubeconfig: Path | None = None
+    node: str = ""
+    """This node's name in the cluster; otherwise $NODE_NAME, else the host name."""
+
+
+@dataclass(frozen=True)
 class Config:
     nri: Nri = field(default_factory=Nri)
     runtime: Runtime = field(default_factory=Runtime)
@@ -137,6 +146,7 @@ class Config:
     cache: Cache = field(default_factory=Cache)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    cluster: Cluster = field(default_factory=Cluster)
     policy: Policy = field(default_factory=Policy)
 
     def document(self) -> dict[str, Any]:
@@ -174,6 +184,8 @@ def _section(kind: type[Section], values: Any, where: str) -> Section:
 
 
 def _value(wanted: Any, value: Any, where: str) -> Any:
+    if wanted == Path | None:
+        return None if value is None else _value(Path, value, where)
     if get_origin(wanted) is tuple:
         if not isinstance(value, list):
             raise ConfigInvalid("ConfigInvalid", f"{where} must be a list")
@@ -207,6 +219,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "cache": Cache,
         "log": Log,
         "metrics": Metrics,
+        "cluster": Cluster,
         "policy": Policy,
     }
 )

@@ -156,7 +156,13 @@ async def serve(config: Config, config_path: Path, version: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, reload, handler, config_path)
+
+    def reread() -> None:
+        notifier.reloading()
+        reload(handler, config_path)
+        notifier.send("READY=1")
+
+    loop.add_signal_handler(signal.SIGHUP, reread)
 
     def connected(runtime: Runtime) -> None:
         version = ".".join(map(str, runtime.nri))

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nri_plugin import logs
+from nri_plugin.cluster.client import ClusterClient
 from nri_plugin.config import Config, read_document
 from nri_plugin.logs import Subject, about
 from nri_plugin.memory import give_back
@@ -53,6 +54,8 @@ class Worker:
     def __init__(self, config: Config, send: Callable[[dict[str, Any]], None]) -> None:
         self.config = config
         self.node = Node.of(config)
+        self.cluster = ClusterClient(config.cluster)
+        self.node.logins = self.cluster.logins
         self.cache = ImageCache(self.node.containerd, config.paths.state, config.cache)
         self.send = send
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="job")
@@ -95,6 +98,7 @@ class Worker:
         """Goes by another configuration from the next container on."""
         self.config = self.node.config = config
         self.cache.limits = config.cache
+        self.pool.submit(self.logged, self.cluster.publish)  # another CRIU may have been installed
 
     def start(self, request: RestoreRequest) -> None:
         """Begins a preparation; restore-runc waits for the plan's lock, so it is taken here, not on the thread."""
@@ -179,7 +183,8 @@ class Worker:
         self.announce(request.subject, outcome, phases)
 
     def announce(self, subject: Subject, outcome: Outcome, phases: Mapping[str, float] = MappingProxyType({})) -> None:
-        """Lets the metrics know."""
+        """Lets the metrics and whoever looks at the pod know."""
+        self.cluster.announce(subject, outcome)
         self.send({"result": outcome.result, "reason": outcome.reason, "phases": dict(phases)})
 
     def cancel(self, container_id: str) -> Future[None] | None:
@@ -281,6 +286,7 @@ def main(descriptor: int) -> None:
             config = read_document(json.loads(first)["config"], source="the session")
             logs.configure(config.log, "worker")
             worker = Worker(config, send)
+            worker.pool.submit(worker.logged, worker.cluster.publish)
         for line in jobs:
             worker.handle(json.loads(line))
     # Not pool.shutdown: the interpreter would wait for pulls. Whoever waits for a lock we hold learns that it is lost.

@@ -49,7 +49,7 @@ class Package:
 PACKAGES = (
     Package(
         "nri-restore", ("shared", "nri_plugin"),
-        frozenset({"isal", "kubernetes", "PyYAML", "websocket-client"}),
+        frozenset({"isal", "kubernetes", "websocket-client"}),
         {"usr/bin/nri-restore": "nri_plugin.cli"}, "nri-restore", "restores checkpointed containers on this node",
         "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
     ),
@@ -89,6 +89,10 @@ def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] =
     for pattern in ("*/tests", "*/test"):
         for tests in place.glob(pattern):
             shutil.rmtree(tests)
+    if package.name == "nri-restore":
+        # A kubeconfig of a few lines is all it reads: the parser in C would add to its size for nothing.
+        for each in (place / "yaml").glob("_yaml*.so"):
+            each.unlink()
     own = shutil.ignore_patterns("__pycache__", "*.pyi", "*.proto")
     for module in package.modules:
         shutil.copytree(ROOT / module, place / module, ignore=own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from threading import Event
 
 import grpc
@@ -16,11 +17,36 @@ POLL_S = 0.1
 """How soon a cancelled pull ends."""
 
 
-def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled: Event) -> None:
-    """Pulls ``reference``; setting ``cancelled`` ends the pull.
+Logins = Callable[[str], Sequence[tuple[str, str]]]
+"""User names and passwords to try for an image reference, asked for only when it is to be pulled."""
 
-    Raises Unavailable: ImagePullFailed with the registry's own reason, RuntimeAway, Cancelled.
+
+def pull(
+    containerd: Containerd,
+    reference: str,
+    *,
+    timeout_s: float,
+    cancelled: Event,
+    logins: Logins = lambda reference: (),
+) -> None:
+    """Pulls ``reference`` with each login in turn, without one where there is none, as the kubelet does.
+
+    Setting ``cancelled`` ends the pull. Raises Unavailable: ImagePullFailed with the registry's own reason (to the
+    last login), RuntimeAway, Cancelled.
     """
+    found = logins(reference)
+    for login in found[:-1]:
+        try:
+            return _pull(containerd, reference, login, timeout_s, cancelled)
+        except Unavailable as error:
+            if error.reason != "ImagePullFailed":
+                raise
+    return _pull(containerd, reference, found[-1] if found else None, timeout_s, cancelled)
+
+
+def _pull(
+    containerd: Containerd, reference: str, login: tuple[str, str] | None, timeout_s: float, cancelled: Event
+) -> None:
     from nri_plugin.containerd import cri_pb2 as cri  # half a megabyte that a node which never pulls need not hold
 
     send = containerd.channel.unary_unary(
@@ -28,7 +54,8 @@ def pull(containerd: Containerd, reference: str, *, timeout_s: float, cancelled:
         request_serializer=cri.PullImageRequest.SerializeToString,
         response_deserializer=cri.PullImageResponse.FromString,
     )
-    call = send.future(cri.PullImageRequest(image=cri.ImageSpec(image=reference)), timeout=timeout_s)
+    auth = cri.AuthConfig(username=login[0], password=login[1]) if login else None
+    call = send.future(cri.PullImageRequest(image=cri.ImageSpec(image=reference), auth=auth), timeout=timeout_s)
     finished = Event()
     call.add_done_callback(lambda _: finished.set())
     while not finished.wait(POLL_S):

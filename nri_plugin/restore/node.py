@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
+from nri_plugin.logs import Subject
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.signature import Signatures
@@ -59,6 +60,8 @@ class Node:
     containerd: Containerd
     views: Views
     signatures: Signatures = field(default_factory=Signatures)
+    logins: Callable[[Subject, str], Sequence[tuple[str, str]]] = lambda subject, reference: ()
+    """What the pod of a container may pull an image with."""
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     verdicts: Verdicts = field(default_factory=Verdicts)

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -203,7 +204,13 @@ def find_checkpoint(
             policy.check_registry(node.config.policy, [request.checkpoint])
         answer(None)
         with report.phase("pull"):
-            pull(containerd, request.checkpoint, timeout_s=node.config.limits.pull_s, cancelled=cancelled)
+            pull(
+                containerd,
+                request.checkpoint,
+                timeout_s=node.config.limits.pull_s,
+                cancelled=cancelled,
+                logins=partial(node.logins, request.subject),
+            )
             found = find_image(containerd, request.checkpoint)
     if not found.is_checkpoint:
         raise Refused(
@@ -273,6 +280,7 @@ def prepare_rootfs(
             files,
             pull_s=node.config.limits.pull_s,
             cancelled=cancelled,
+            logins=partial(node.logins, request.subject),
             lock=node.image_lock,
         )
         lower = node.lowers.get(opened.image.digest)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import Containerd, NotFound
-from nri_plugin.containerd.images import pull
+from nri_plugin.containerd.images import Logins, pull
 from nri_plugin.restore.images import LEASE_PREFIX, StoredImage, find_image, stored_image
 from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES, empty
 from nri_plugin.restore.plan import Plan
@@ -98,7 +98,9 @@ def check_base(containerd: Containerd, image: StoredImage, checkpoint: Checkpoin
         raise _base_unknown(checkpoint.base)
 
 
-def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, cancelled: Event) -> StoredImage:
+def require_base(
+    containerd: Containerd, base: BaseImage, *, timeout_s: float, cancelled: Event, logins: Logins
+) -> StoredImage:
     """The dump's base image, pulled by digest when the node does not have it.
 
     Raises Refused("BaseImageUnknown") when the dump recorded no digest, Unavailable("BaseImageMissing") with the
@@ -110,7 +112,7 @@ def require_base(containerd: Containerd, base: BaseImage, *, timeout_s: float, c
     if reference is None:
         raise _base_unknown(base)
     try:
-        pull(containerd, reference, timeout_s=timeout_s, cancelled=cancelled)
+        pull(containerd, reference, timeout_s=timeout_s, cancelled=cancelled, logins=logins)
     except Unavailable as error:
         if error.reason != "ImagePullFailed":
             raise
@@ -133,6 +135,7 @@ def ensure_snapshot(
     *,
     pull_s: float,
     cancelled: Event,
+    logins: Logins,
     lock: Callable[[str], AbstractContextManager[None]],
 ) -> str:
     """The committed base+diff snapshot of ``image``, made if it is not there.
@@ -143,7 +146,7 @@ def ensure_snapshot(
     if containerd.hold_snapshot(image.lease, name):
         return name
     # Pulled outside the lock: a replica that is cancelled must not wait for another's pull.
-    base = require_base(containerd, checkpoint.base, timeout_s=pull_s, cancelled=cancelled)
+    base = require_base(containerd, checkpoint.base, timeout_s=pull_s, cancelled=cancelled, logins=logins)
     with lock(image.digest):
         if containerd.hold_snapshot(image.lease, name):
             return name

@@ -18,7 +18,7 @@ from tests.e2e.node.places import CHECKOUT, cache, locked
 INSIDE: Final = Path("/opt/nri-restore/dependencies")
 """Where a node sees them."""
 
-_NOT_ON_NODES: Final = {"isal", "kubernetes", "PyYAML", "websocket-client"}
+_NOT_ON_NODES: Final = {"isal", "kubernetes", "websocket-client"}
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 41
 
 

@@ -24,6 +24,7 @@ OTHER: dict[Any, tuple[str, Any]] = {
         (Waiver("SchedulerExceeds", ("batch",)),),
     ),
 }
+OTHER[Path | None] = OTHER[Path]  # type: ignore[index]
 """A valid value of each type as TOML and as read."""
 WRONG: dict[Any, tuple[str, ...]] = {
     Path: ("1", "true", "[]", '"relative/path"', '""'),
@@ -51,6 +52,9 @@ def other(kind: Any) -> tuple[str, Any]:
     if get_origin(kind) is Literal:
         return f'"{get_args(kind)[1]}"', get_args(kind)[1]
     return OTHER[kind]
+
+
+WRONG[Path | None] = WRONG[Path]  # type: ignore[index]
 
 
 def refusal(text: str) -> ConfigInvalid:

@@ -98,7 +98,7 @@ def daemon(manager: socket.socket, tmp_path: Path) -> Iterator[subprocess.Popen[
         process.kill()
 
 
-def test_daemon_is_ready_without_a_runtime_says_so_beats_and_stops(
+def test_daemon_is_ready_without_a_runtime_says_so_beats_reloads_and_stops(
     manager: socket.socket, daemon: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     notified(manager, "READY=1")
@@ -110,6 +110,9 @@ def test_daemon_is_ready_without_a_runtime_says_so_beats_and_stops(
         notified(manager, "WATCHDOG=1")
     (worker,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
     assert "NOTIFY_SOCKET" not in Path(f"/proc/{worker}/environ").read_text()
+    daemon.send_signal(signal.SIGHUP)
+    assert "MONOTONIC_USEC=" in notified(manager, "RELOADING=1")
+    notified(manager, "READY=1")
     daemon.send_signal(signal.SIGTERM)
     notified(manager, "STOPPING=1")
     assert daemon.wait(10) == 0

@@ -37,6 +37,22 @@ def test_image_is_pulled_through_the_cri(fake: FakeContainerd, containerd: Conta
     assert cri.PullImageRequest.FromString(fake.asked(PULL)[0]).image.image == REFERENCE
 
 
+def test_logins_are_tried_in_turn_and_the_last_ones_error_is_told(fake: FakeContainerd, containerd: Containerd) -> None:
+    fake.fail(PULL, grpc.StatusCode.UNKNOWN, f'failed to pull and unpack image "{REFERENCE}": 401')
+    asked: list[str] = []
+
+    def logins(reference: str) -> list[tuple[str, str]]:
+        asked.append(reference)
+        return [("one", "x"), ("two", "y")]
+
+    with pytest.raises(Unavailable) as caught:
+        pull(containerd, REFERENCE, timeout_s=20, cancelled=threading.Event(), logins=logins)
+    assert caught.value.reason == "ImagePullFailed"
+    sent = [cri.PullImageRequest.FromString(each).auth for each in fake.asked(PULL)]
+    assert [(each.username, each.password) for each in sent] == [("one", "x"), ("two", "y")]
+    assert asked == [REFERENCE]
+
+
 @pytest.mark.parametrize(("flavour", "case", "reference", "code", "details"), FAILURES)
 def test_real_failure_becomes_one_sentence_that_names_the_image_once(
     fake: FakeContainerd, containerd: Containerd, flavour: str, case: str, reference: str, code: str, details: str

@@ -1,0 +1,177 @@
+"""The daemon with credentials for the Kubernetes API: Events on pods, their pull secrets, the node's annotation."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.contract import HANDLER
+from tests.e2e.cluster import RealNodes
+from tests.e2e.faults import counts_on
+from tests.e2e.node.counter import printed
+from tests.e2e.node.image import busybox_image
+from tests.e2e.node.kubelet import Kubelet
+from tests.e2e.node.network import Network
+from tests.e2e.node.node import Node
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.roots import base_root
+from tests.e2e.node.specs import ContainerSpec, PodSpec
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import KEEPS_NOTHING, Images, Taken, checkpointed, with_daemon
+from tests.support.kube_api import KubeApi
+from tests.support.kube_objects import resource
+
+CA = "/opt/nri-restore/checkout/tests/data/tls/ca.pem"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+PRIVATE_PORT = 5001
+LOGIN = ("robot", "s3cret")
+HTPASSWD = "robot:$2b$04$8xulP.TpVSLj2aWPuxf.6eiYqC7MRjdkVoUSBYz8k6kpSqsmeR/Si"
+"""The same, as bcrypt: the only form docker-registry reads."""
+PRIVATE = f"""\
+version: 0.1
+storage:
+  filesystem: {{rootdirectory: /var/lib/registry}}
+http: {{addr: ':{PRIVATE_PORT}'}}
+auth: {{htpasswd: {{realm: private, path: /etc/htpasswd}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A node whose daemon knows the API server."""
+
+    api: KubeApi
+    node: Node
+
+    def events(self, pod: str) -> list[tuple[str, str]]:
+        """What our daemon posted: reason and message."""
+        kind = resource("events")
+        assert kind
+        return [
+            (each["reason"], each["message"])
+            for each in self.api.objects.find(kind)
+            if each["involvedObject"]["name"] == pod and each.get("source", {}).get("component") == "nri-restore"
+        ]
+
+    def run(self, name: str, image: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> None:
+        container = {"name": "counter", "image": image}
+        metadata = {"name": name, "annotations": annotations or {}}
+        wanted = {"nodeName": "old", "runtimeClassName": HANDLER, "containers": [container], **spec}
+        self.api.run_pod({"metadata": metadata, "spec": wanted})
+
+
+@pytest.fixture
+def joined(network: Network, node_17: Node) -> Iterator[Joined]:
+    with KubeApi(RealNodes({"old": node_17}), address=network.host) as api:
+        api.create("RuntimeClass", HANDLER, handler=HANDLER)
+        # The stub's certificate is for 127.0.0.1 only.
+        port = api.url.rpartition(":")[2]
+        relay = "/opt/nri-restore/checkout/tests/e2e/node/relay.py"
+        running = node_17.spawn(["/usr/bin/python3", relay, port, f"{network.host}:{port}"], "/var/log/relay-api.log")
+        wait_for(lambda: f"127.0.0.1:{port}" in node_17.run(["ss", "-Hltn"]).stdout, "the relay to the API server")
+        document = api.kubeconfig()
+        document["clusters"][0]["cluster"] = {"server": f"https://127.0.0.1:{port}", "certificate-authority": CA}
+        kubeconfig = node_17.path("/etc/nri-restore/kubeconfig")
+        kubeconfig.write_text(json.dumps(document))
+        cluster = "[cluster]\nkubeconfig = '/etc/nri-restore/kubeconfig'\nnode = 'old'\n"
+        if node_17.daemon is not None and node_17.daemon.running:
+            node_17.stop_daemon()
+        with_daemon(node_17, KEEPS_NOTHING + cluster)
+        yield Joined(api, node_17)
+        node_17.stop_daemon()
+        kubeconfig.unlink()
+        running.stop()
+
+
+@pytest.fixture
+def private(registry: Registry, node_17: Node, node_21: Node) -> Iterator[str]:
+    """``HOST:PORT`` of a registry with the other's images, for who can log in."""
+    machine = registry.machine
+    machine.path("/etc/private.yml").write_text(PRIVATE)
+    machine.path("/etc/htpasswd").write_text(f"{HTPASSWD}\n")
+    server = machine.spawn(["docker-registry", "serve", "/etc/private.yml"], "/var/log/private.log")
+    address = f"{machine.address}:{PRIVATE_PORT}"
+    wait_for(lambda: f":{PRIVATE_PORT}" in machine.run(["ss", "-Hltn"]).stdout, "the private registry")
+    folders = [node.path(f"/etc/containerd/certs.d/{address}") for node in (node_17, node_21)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        host = f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n'
+        (folder / "hosts.toml").write_text(f'server = "http://{address}"\n{host}')
+    yield address
+    server.stop()
+
+
+@pytest.fixture
+def taken_private(private: str, registry: Registry, node_21: Node, kubelet_of: Any, checkpoints: Path) -> Taken:
+    """A checkpoint whose base image nobody gets without a login, and which node_17 does not have."""
+    image = busybox_image(base_root("containerd-1.7"), {"etc/private": b"private\n"})
+    base = registry.push(image, "private:1").replace(registry.address, private)
+    node_21.cri.pull_image(base, auth=LOGIN)
+    kubelet: Kubelet = kubelet_of(node_21)
+    spec = ContainerSpec(base, "counter", ("sh", "-c", COUNTER))
+    return checkpointed(kubelet, checkpoints, PodSpec("private"), spec, lambda each: len(printed(each)) > 3)
+
+
+def pull_secret(address: str) -> str:
+    user, password = LOGIN
+    document = {"auths": {address: {"username": user, "password": password}}}
+    return base64.b64encode(json.dumps(document).encode()).decode()
+
+
+def test_private_base_image_is_pulled_with_the_pods_secret_and_the_pod_says_how_it_went(
+    joined: Joined, private: str, registry: Registry, taken_private: Taken, tmp_path: Path
+) -> None:
+    archive, public = f"{registry.address}/checkpoints/private:1", f"{registry.address}/private:1"
+    command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()"]
+    words = ["build", str(taken_private.archive), "-t", archive, "--format", "archive", "--base", public]
+    built = subprocess.run([*command, *words, "--push", "--plain-http"], capture_output=True, text=True, timeout=60)
+    assert built.returncode == 0, built.stderr
+
+    joined.run("without", archive)
+    wait_for(lambda: bool(joined.events("without")), "the event on the pod without a secret")
+    reason, message = joined.events("without")[0]
+    assert (
+        reason == "RestoreRefused"
+        and message.startswith("BaseImageMissing: ")
+        and "no basic auth credentials" in message
+    )
+
+    data = {".dockerconfigjson": pull_secret(private)}
+    joined.api.create("Secret", "pull", "default", type="kubernetes.io/dockerconfigjson", data=data)
+    joined.run("with", archive, imagePullSecrets=[{"name": "pull"}])
+    wait_for(lambda: bool(joined.events("with")), "the event on the pod with the secret")
+    assert joined.events("with") == [("Restored", "the container resumed from its checkpoint")]
+    backend = joined.api.backend
+    assert isinstance(backend, RealNodes)
+    assert backend.container("with").sh("cat /etc/private") == "private\n"
+    counts_on(backend.container("with"))
+
+
+def test_node_says_what_check_wants_to_know(
+    joined: Joined, images: Images, own_checkpoint: Taken, tmp_path: Path
+) -> None:
+    kind = resource("nodes")
+    assert kind
+    wait_for(
+        lambda: "nri-restore/node-facts" in joined.api.objects.get(kind, "", "old")["metadata"].get("annotations", {}),
+        "the node's annotation",
+    )
+    document = joined.api.kubeconfig()
+    del document["clusters"][0]["cluster"]["certificate-authority"]
+    document["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
+    (tmp_path / "kubeconfig").write_text(json.dumps(document))
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()", "check"]
+    words = [str(own_checkpoint.archive), "--node", "old", "--base", "none", "-o", "json"]
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=60)
+    found = {each["code"]: each["level"] for each in json.loads(done.stdout)["findings"]}
+    assert "unknown" not in found.values(), done.stdout
