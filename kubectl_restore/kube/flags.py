@@ -45,6 +45,15 @@ class ClusterFlags:
         typer.Option("--as-group", metavar="NAME", help="Group to impersonate; may be repeated.", hidden=True),
     ] = None
     as_uid: Annotated[str, typer.Option("--as-uid", metavar="UID", help="UID to impersonate.", hidden=True)] = ""
+    as_user_extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as-user-extra",
+            metavar="KEY=VALUE",
+            help="Extra of the user to impersonate; may be repeated.",
+            hidden=True,
+        ),
+    ] = None
     server: Annotated[
         str, typer.Option("-s", "--server", metavar="URL", help="Address of the API server.", hidden=True)
     ] = ""

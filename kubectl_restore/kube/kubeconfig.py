@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from kubectl_restore.kube.errors import KubeconfigInvalid
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from kubectl_restore.kube.flags import ClusterFlags
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_HEADER_NAME: Final = "!#$&'*+-.^_`|~"
+"""Besides letters and digits (RFC 9110, token)."""
 _EFFECTIVE: Final = "kubectl-restore (effective)"
 
 
@@ -68,12 +71,17 @@ def _load(flags: ClusterFlags, environ: Mapping[str, str]) -> Settings:
 def config_files(chosen: Path | None, environ: Mapping[str, str]) -> list[Path]:
     """The files kubectl would read, the most important first; a missing one counts only when ``chosen``."""
     if chosen is not None:
-        if not chosen.is_file():
+        if not _readable(chosen):
             raise KubeconfigInvalid(f"there is no kubeconfig {chosen}; check --kubeconfig")
         return [chosen]
     listed = [Path(each) for each in environ.get("KUBECONFIG", "").split(os.pathsep) if each]
     wanted = listed or [Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"]
-    return [each for each in wanted if each.is_file()]
+    return [each for each in wanted if _readable(each)]
+
+
+def _readable(path: Path) -> bool:
+    """A pipe is one too: ``--kubeconfig <(…)``; and so is /dev/null."""
+    return path.exists() and not path.is_dir()
 
 
 @dataclass(frozen=True)
@@ -209,16 +217,28 @@ def _overridden_user(user: dict[str, Any], flags: ClusterFlags) -> dict[str, Any
 def _impersonation(flags: ClusterFlags, user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     name, uid = flags.as_user or user.get("as", ""), flags.as_uid or user.get("as-uid", "")
     groups = flags.as_groups or user.get("as-groups") or []
+    extra = _extra(flags.as_user_extra) if flags.as_user_extra else user.get("as-user-extra") or {}
     if not name:
-        if groups or uid:
+        if groups or uid or flags.as_user_extra:
             raise KubeconfigInvalid("requesting uid, groups or user-extra without impersonating a user: add --as")
         return ()
     headers = [("Impersonate-User", name)] + [("Impersonate-Group", each) for each in groups]
     if uid:
         headers.append(("Impersonate-Uid", uid))
-    for key, values in (user.get("as-user-extra") or {}).items():
-        headers += [(f"Impersonate-Extra-{key}", value) for value in values]
+    for key, values in extra.items():
+        # What may not stand in a header's name is percent-encoded (client-go transport/round_trippers.go).
+        headers += [(f"Impersonate-Extra-{quote(key, safe=_HEADER_NAME)}", value) for value in values]
     return tuple(headers)
+
+
+def _extra(given: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not key or not equals:
+            raise KubeconfigInvalid(f"--as-user-extra {each} is not KEY=VALUE")
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def _set_token(configuration: Configuration, token: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kubectl_restore.check.machine import GO_ARCHITECTURES
 from kubectl_restore.manifest.commented import Comments
 from kubectl_restore.manifest.quantity import bytes_of, mebibytes
-from kubectl_restore.manifest.security import fit_namespaces, fit_security
+from kubectl_restore.manifest.security import fit_namespaces, fit_security, set_groups
 from kubectl_restore.manifest.volumes import fit_volumes
 from shared import contract
 from shared.criu.dump import Dump
@@ -83,6 +83,7 @@ def fit(document: Object, container_name: str, wanted: Wanted, *, known: bool) -
     _memory(container, wanted.dump.memory_bytes, comments, known=known)
     _others(pod, container, comments)
     if not known:
+        set_groups(pod, spec, comments)
         comments.add(
             pod, "restartPolicy", "not in the checkpoint; a restart restores it again (nri-restore/on-restart: start)"
         )

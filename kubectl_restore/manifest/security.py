@@ -67,6 +67,14 @@ def fit_namespaces(pod: Object, spec: RuntimeSpec, dump: Dump, comments: Comment
         comments.add(pod, "hostUsers", "the checkpointed container had a user namespace of its own")
 
 
+def set_groups(pod: Object, spec: RuntimeSpec, comments: Comments) -> None:
+    """Of a made-up pod; those of the image's /etc/group are among them, and naming them again changes nothing."""
+    if groups := sorted(set(spec.additional_gids) - {spec.gid}):
+        context: Object = pod.setdefault("securityContext", {})
+        context["supplementalGroups"] = groups
+        comments.add(context, "supplementalGroups", "the groups of the checkpointed process beside its own")
+
+
 def _escalation(own: Object, given: Object, spec: RuntimeSpec, comments: Comments) -> None:
     if (given.get("allowPrivilegeEscalation") is False) != spec.no_new_privileges:
         own["allowPrivilegeEscalation"] = not spec.no_new_privileges

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from kubectl_restore.cli import app
 from tests.e2e.kubectl import kubectl
 from tests.e2e.node.places import CHECKOUT
-from tests.support.kube_api import KubeApi
+from tests.support.kube_api import TLS, TOKEN, KubeApi
 from tests.support.kube_memory import CHECKPOINTS, MemoryNodes
 
 
@@ -114,6 +119,72 @@ def test_impersonation_is_kubectls(api: KubeApi, plugin: Kubectl) -> None:
     for request in asked:
         assert request.headers["impersonate-user"] == "jane"
         assert request.headers["impersonate-group"] == "dev,ops"
+
+
+def test_every_request_impersonates(api: KubeApi, plugin: Kubectl, tmp_path: Path) -> None:
+    """Taking a checkpoint and bringing it here asks for pods, leases, nodes, the node's proxy and exec."""
+    archive = str(tmp_path / "a.tar")
+    words = [
+        "--as",
+        "jane",
+        "--as-group",
+        "dev",
+        "--as-group",
+        "ops",
+        "--as-uid",
+        "7",
+        "--as-user-extra",
+        "scopes=view",
+    ]
+    plugin("restore", "checkpoint", "web", "-c", "main", "--save", archive, "-q", *words)
+    asked = [each for each in api.requests if each.server == "api"]
+    kinds = {each.path.partition("/v1/")[2].replace("namespaces/default/", "").partition("/")[0] for each in asked}
+    assert {"pods", "leases", "nodes"} <= kinds and any(each.path.endswith("/exec") for each in asked)
+    for request in asked:
+        assert request.headers["impersonate-user"] == "jane", request.path
+        assert request.headers["impersonate-group"] == "dev,ops", request.path
+        assert (request.headers["impersonate-uid"], request.headers["impersonate-extra-scopes"]) == ("7", "view")
+
+
+def test_flags_stand_in_for_a_kubeconfig(api: KubeApi, plugin: Kubectl, tmp_path: Path) -> None:
+    words = ["--server", api.url, "--token", TOKEN, "-n", "shop", "--kubeconfig", "/dev/null"]
+    trust = ["--certificate-authority", str(TLS / "ca.pem")]
+    for more in (trust, ["--insecure-skip-tls-verify"], [*trust, "--tls-server-name", "localhost"]):
+        assert plugin("get", "pods", "-o", "name", *words, *more) == "pod/shop-1\n"
+        assert plugin("restore", "checkpoint", "shop-1", "-o", "name", *words, *more).startswith("node/node-1:")
+    for more in ([], [*trust, "--tls-server-name", "other.example"], [*trust, "--token", "wrong"]):
+        assert plugin.run("get", "pods", *words, *more).returncode == 1
+        assert plugin.run("restore", "checkpoint", "shop-1", *words, *more).returncode == 1
+
+
+def test_user_and_cluster_of_the_kubeconfig_are_chosen_apart(api: KubeApi, plugin: Kubectl, tmp_path: Path) -> None:
+    api.tokens["other-token"] = "other"
+    config = api.kubeconfig()
+    config["users"].append({"name": "second", "user": {"token": "other-token"}})
+    config["clusters"].append({**config["clusters"][0], "name": "again"})
+    file = tmp_path / "two"
+    file.write_text(json.dumps(config))
+    api.forbid("get", "pods", user="other")
+    for words in (["get", "pod", "web"], ["restore", "checkpoint", "web", "-c", "main"]):
+        assert plugin.run(*words, "--kubeconfig", str(file), "--cluster", "again").returncode == 0
+        refused = plugin.run(*words, "--kubeconfig", str(file), "--cluster", "again", "--user", "second")
+        assert refused.returncode == 1 and '"other"' in refused.stderr
+
+
+def test_every_flag_about_reaching_a_cluster_is_taken(plugin: Kubectl) -> None:
+    listed = set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)=", plugin("options"), re.MULTILINE))
+    assert {"as", "context", "namespace"} <= listed
+    assert listed - parameters() == {
+        *("cache-dir", "disable-compression", "match-server-version", "warnings-as-errors"),
+        *("log-flush-frequency", "profile", "profile-output", "v", "vmodule"),
+        *("username", "password"),  # no API server since 1.19 takes them
+    }
+
+
+def parameters() -> set[str]:
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    return {name.removeprefix("--") for each in command.commands["checkpoint"].params for name in each.opts}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,23 @@ def test_impersonation_of_the_kubeconfig_is_kept(tmp_path: Path) -> None:
         ("Impersonate-Group", "g"),
         ("Impersonate-Extra-reason", "test"),
     )
+
+
+def test_extra_of_the_flags_is_in_the_headers_place_and_encoding(tmp_path: Path) -> None:
+    user = {"token": "t", "as-user-extra": {"reason": ["test"]}}
+    flags = ClusterFlags(
+        kubeconfig=write(tmp_path / "a", "a", user=user),
+        as_user="jane",
+        as_user_extra=["scopes=view", "acme.com/project=a=b", "scopes=edit"],
+    )
+    assert load(flags, {}).impersonate == (
+        ("Impersonate-User", "jane"),
+        ("Impersonate-Extra-scopes", "view"),
+        ("Impersonate-Extra-scopes", "edit"),
+        ("Impersonate-Extra-acme.com%2Fproject", "a=b"),
+    )
+    with pytest.raises(KubeconfigInvalid, match="--as-user-extra view is not KEY=VALUE"):
+        load(replace(flags, as_user_extra=["view"]), {})
 
 
 def test_group_without_a_user_is_refused(tmp_path: Path) -> None:

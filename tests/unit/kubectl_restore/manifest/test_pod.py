@@ -54,6 +54,7 @@ SECURITIES = [
     Security(uid=1000, gid=1000, drop=("ALL",), no_new_privileges=True, seccomp=True, read_only_root=True),
     Security(add=("CAP_SYS_ADMIN", "CAP_NET_ADMIN")),
     Security(drop=("CAP_MKNOD", "CAP_NET_RAW")),
+    Security(uid=1000, gid=1000, groups=(1000, 2000, 3000)),
     Security(privileged=True),
     Security(tty=True),
     Security(data_read_only=True),
@@ -70,6 +71,17 @@ def test_pod_of_nothing_but_the_checkpoint_passes_the_nodes_rules(security: Secu
     text = fitted(pod, of)
     assert yaml.safe_load(text) == pod
     assert refused(pod, of) == []
+
+
+def test_groups_are_those_of_the_process() -> None:
+    of = wanted(Security(uid=1000, gid=1000, groups=(3000, 1000, 2000)))
+    pod = bare_pod(of.checkpoint)
+    fitted(pod, of)
+    assert pod["spec"]["securityContext"] == {"supplementalGroups": [2000, 3000]}
+    alone = wanted(Security(uid=1000, gid=1000))
+    pod = bare_pod(alone.checkpoint)
+    fitted(pod, alone)
+    assert "securityContext" not in pod["spec"]
 
 
 def running(of: Wanted, **container: Any) -> dict[str, Any]:
