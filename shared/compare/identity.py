@@ -1,6 +1,7 @@
 """Users and groups of the restored threads against those of the live container.
 
-Sources: credentials(7), setresuid(2), setgroups(2), CRIU criu/pie/restorer.c (restore_creds).
+Sources: credentials(7), setresuid(2), setgroups(2), fcntl(2) (F_SETOWN_EX), CRIU criu/pie/restorer.c (restore_creds)
+and criu/files.c (restore_fown).
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ def identity_refusals(dump: Dump, dumped: RuntimeSpec, live: RuntimeSpec, identi
                 yield _other_user(task, min(others), live)
             if not any_group and (others := (set(mine[1]) - gids) | (set(mine[2]) - groups)):
                 yield _other_group(task, min(others), groups)
+    if not any_user:
+        for file in dump.files:
+            if file.owner and (others := {file.owner.uid, file.owner.euid} - {live.uid}):
+                yield _other_sender(min(others), live)
 
 
 def _ids(credentials: Credentials) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -53,6 +58,14 @@ def _other_user(task: Task, uid: int, live: RuntimeSpec) -> Refused:
         "IdentityExceeds",
         f"process {name(task)} of the checkpoint runs as uid {uid}, the pod's container as {live.uid}; "
         "a container with these rights could not have become that itself",
+    )
+
+
+def _other_sender(uid: int, live: RuntimeSpec) -> Refused:
+    return Refused(
+        "IdentityExceeds",
+        f"the checkpoint has a file open that sends signals as uid {uid}, the pod's container runs as {live.uid}; a "
+        "container with these rights could not have become that itself",
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Final
 
 from shared.compare.devices import RUNTIME_DEVICES, check_device_nodes, device_refusals
+from shared.compare.mount_tree import uncovered
 from shared.compare.paths import MASK, where
 from shared.compare.sockets import socket_refusals
+from shared.compare.timers import timer_refusals
 from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
@@ -30,6 +32,11 @@ _NEEDS: Final = {
 _TERMINALS: Final = "/dev/pts/"
 _PSEUDO_TERMINAL, _CONTROLLING = 1, 4
 """tty.proto, TtyType: PTY, and /dev/tty, which is whatever terminal the session has."""
+_GUARDED: Final = frozenset({
+    "auxv", "clear_refs", "environ", "io", "maps", "mem", "numa_maps", "pagemap", "patch_state", "personality", "smaps",
+    "smaps_rollup", "stack", "syscall", "timers",
+})  # fmt: skip
+"""Files of /proc/<pid> that only who may trace the process can open (fs/proc/base.c, ptrace(2))."""
 _PROC_LINKS: Final = frozenset({"root", "cwd", "fd", "map_files"})
 """Entries of /proc/<pid> that lead elsewhere."""
 
@@ -46,14 +53,18 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     masked, read_only = tuple(map(where, live.masked_paths)), tuple(map(where, live.readonly_paths))
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if mount.external == MASK}
+    open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
+    processes = {str(task.pid) for task in dump.tasks} | {"self", "thread-self"}
     for file in dump.files:
         yield from _kind(file, dump, live)
         if (
             isinstance(file, RegularFile) and (file.mount, file.path) not in masks
         ):  # whoever opens a masked file gets the mask
             yield from _path(file, masked, read_only)
+            yield from _folder(file, open_masks)
+            yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
-    yield from itertools.chain(socket_refusals(dump, live), _roots(dump, live))
+    yield from itertools.chain(socket_refusals(dump, live), timer_refusals(dump, live), _roots(dump, live))
 
 
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
@@ -107,6 +118,30 @@ def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) ->
     if len(parts) > 4 and parts[1] == "proc" and _PROC_LINKS.intersection(parts[3:-1]):
         # As root and through another process' links, which the kernel checks when they are opened, not when used.
         yield _foreign(f"{file.path}, a file by way of a process' links,")
+
+
+def _folder(file: RegularFile, uncovered_paths: Sequence[str]) -> Iterator[Refused]:
+    """What is covered after the restore (corrections.py) stays reachable from a directory that was opened before."""
+    if file.mode is not None and stat.S_ISDIR(file.mode) and _below(where(file.path), uncovered_paths):
+        yield Refused(
+            "ProtectedPathOpen",
+            f"the checkpoint has the directory {file.path} open, or works in it, which the pod's container may not "
+            "change; take the checkpoint from an unprivileged container",
+        )
+
+
+def _other_process(file: RegularFile, own: Set[str], live: RuntimeSpec) -> Iterator[Refused]:
+    """Of a container beside it in the pod, or of the node."""
+    parts = where(file.path).split("/")
+    if len(parts) < 4 or parts[1] != "proc" or not parts[2].isdecimal() or parts[2] in own:
+        return
+    writing = (file.flags & os.O_ACCMODE) != os.O_RDONLY
+    if (writing or _GUARDED.intersection(parts[3:])) and "CAP_SYS_PTRACE" not in live.capabilities.bounding:
+        yield Refused(
+            "FileExceeds",
+            f"the checkpoint has {file.path} open, of a process that is not its own, which takes CAP_SYS_PTRACE and "
+            "the pod does not grant it; add it to the container's capabilities if that is meant",
+        )
 
 
 def _device(file: RegularFile, devices: set[str], live: RuntimeSpec) -> Iterator[Refused]:

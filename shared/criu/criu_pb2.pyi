@@ -137,12 +137,25 @@ class CredsEntry(_message.Message):
     cap_amb: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, uid: _Optional[int] = ..., gid: _Optional[int] = ..., euid: _Optional[int] = ..., egid: _Optional[int] = ..., suid: _Optional[int] = ..., sgid: _Optional[int] = ..., fsuid: _Optional[int] = ..., fsgid: _Optional[int] = ..., cap_inh: _Optional[_Iterable[int]] = ..., cap_prm: _Optional[_Iterable[int]] = ..., cap_eff: _Optional[_Iterable[int]] = ..., cap_bnd: _Optional[_Iterable[int]] = ..., secbits: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., lsm_profile: _Optional[bytes] = ..., lsm_sockcreate: _Optional[bytes] = ..., apparmor_data: _Optional[bytes] = ..., no_new_privs: _Optional[int] = ..., cap_amb: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class PosixTimerEntry(_message.Message):
+    __slots__ = ("clock_id",)
+    CLOCK_ID_FIELD_NUMBER: _ClassVar[int]
+    clock_id: int
+    def __init__(self, clock_id: _Optional[int] = ...) -> None: ...
+
+class TaskTimersEntry(_message.Message):
+    __slots__ = ("posix",)
+    POSIX_FIELD_NUMBER: _ClassVar[int]
+    posix: _containers.RepeatedCompositeFieldContainer[PosixTimerEntry]
+    def __init__(self, posix: _Optional[_Iterable[_Union[PosixTimerEntry, _Mapping]]] = ...) -> None: ...
+
 class TaskCoreEntry(_message.Message):
-    __slots__ = ("task_state", "exit_code", "personality", "comm", "rlimits", "cg_set", "old_seccomp_mode", "old_seccomp_filter", "loginuid", "oom_score_adj", "stop_signo")
+    __slots__ = ("task_state", "exit_code", "personality", "comm", "timers", "rlimits", "cg_set", "old_seccomp_mode", "old_seccomp_filter", "loginuid", "oom_score_adj", "stop_signo")
     TASK_STATE_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     COMM_FIELD_NUMBER: _ClassVar[int]
+    TIMERS_FIELD_NUMBER: _ClassVar[int]
     RLIMITS_FIELD_NUMBER: _ClassVar[int]
     CG_SET_FIELD_NUMBER: _ClassVar[int]
     OLD_SECCOMP_MODE_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +167,7 @@ class TaskCoreEntry(_message.Message):
     exit_code: int
     personality: int
     comm: bytes
+    timers: TaskTimersEntry
     rlimits: TaskRlimitsEntry
     cg_set: int
     old_seccomp_mode: int
@@ -161,7 +175,7 @@ class TaskCoreEntry(_message.Message):
     loginuid: int
     oom_score_adj: int
     stop_signo: int
-    def __init__(self, task_state: _Optional[int] = ..., exit_code: _Optional[int] = ..., personality: _Optional[int] = ..., comm: _Optional[bytes] = ..., rlimits: _Optional[_Union[TaskRlimitsEntry, _Mapping]] = ..., cg_set: _Optional[int] = ..., old_seccomp_mode: _Optional[int] = ..., old_seccomp_filter: _Optional[int] = ..., loginuid: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., stop_signo: _Optional[int] = ...) -> None: ...
+    def __init__(self, task_state: _Optional[int] = ..., exit_code: _Optional[int] = ..., personality: _Optional[int] = ..., comm: _Optional[bytes] = ..., timers: _Optional[_Union[TaskTimersEntry, _Mapping]] = ..., rlimits: _Optional[_Union[TaskRlimitsEntry, _Mapping]] = ..., cg_set: _Optional[int] = ..., old_seccomp_mode: _Optional[int] = ..., old_seccomp_filter: _Optional[int] = ..., loginuid: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., stop_signo: _Optional[int] = ...) -> None: ...
 
 class ThreadCoreEntry(_message.Message):
     __slots__ = ("sched_nice", "sched_policy", "sched_prio", "creds", "seccomp_mode", "seccomp_filter", "comm", "cg_set")
@@ -337,11 +351,26 @@ class FdinfoEntry(_message.Message):
     fd: int
     def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., type: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
 
+class FownEntry(_message.Message):
+    __slots__ = ("uid", "euid", "signum", "pid_type", "pid")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    EUID_FIELD_NUMBER: _ClassVar[int]
+    SIGNUM_FIELD_NUMBER: _ClassVar[int]
+    PID_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    uid: int
+    euid: int
+    signum: int
+    pid_type: int
+    pid: int
+    def __init__(self, uid: _Optional[int] = ..., euid: _Optional[int] = ..., signum: _Optional[int] = ..., pid_type: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
 class RegFileEntry(_message.Message):
-    __slots__ = ("id", "flags", "pos", "name", "mnt_id", "size", "ext", "mode", "build_id")
+    __slots__ = ("id", "flags", "pos", "fown", "name", "mnt_id", "size", "ext", "mode", "build_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     POS_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MNT_ID_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -351,16 +380,17 @@ class RegFileEntry(_message.Message):
     id: int
     flags: int
     pos: int
+    fown: FownEntry
     name: bytes
     mnt_id: int
     size: int
     ext: bool
     mode: int
     build_id: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., pos: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ..., mode: _Optional[int] = ..., build_id: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., pos: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ..., mode: _Optional[int] = ..., build_id: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InetSkEntry(_message.Message):
-    __slots__ = ("id", "ino", "family", "type", "proto", "state", "src_port", "dst_port", "src_addr", "dst_addr", "opts")
+    __slots__ = ("id", "ino", "family", "type", "proto", "state", "src_port", "dst_port", "src_addr", "dst_addr", "fown", "opts")
     ID_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +401,7 @@ class InetSkEntry(_message.Message):
     DST_PORT_FIELD_NUMBER: _ClassVar[int]
     SRC_ADDR_FIELD_NUMBER: _ClassVar[int]
     DST_ADDR_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
     OPTS_FIELD_NUMBER: _ClassVar[int]
     id: int
     ino: int
@@ -382,16 +413,21 @@ class InetSkEntry(_message.Message):
     dst_port: int
     src_addr: _containers.RepeatedScalarFieldContainer[int]
     dst_addr: _containers.RepeatedScalarFieldContainer[int]
+    fown: FownEntry
     opts: SkOptsEntry
-    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., family: _Optional[int] = ..., type: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ..., src_port: _Optional[int] = ..., dst_port: _Optional[int] = ..., src_addr: _Optional[_Iterable[int]] = ..., dst_addr: _Optional[_Iterable[int]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., family: _Optional[int] = ..., type: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ..., src_port: _Optional[int] = ..., dst_port: _Optional[int] = ..., src_addr: _Optional[_Iterable[int]] = ..., dst_addr: _Optional[_Iterable[int]] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
 
 class SkOptsEntry(_message.Message):
-    __slots__ = ("so_priority", "so_mark")
+    __slots__ = ("so_sndbuf", "so_rcvbuf", "so_priority", "so_mark")
+    SO_SNDBUF_FIELD_NUMBER: _ClassVar[int]
+    SO_RCVBUF_FIELD_NUMBER: _ClassVar[int]
     SO_PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SO_MARK_FIELD_NUMBER: _ClassVar[int]
+    so_sndbuf: int
+    so_rcvbuf: int
     so_priority: int
     so_mark: int
-    def __init__(self, so_priority: _Optional[int] = ..., so_mark: _Optional[int] = ...) -> None: ...
+    def __init__(self, so_sndbuf: _Optional[int] = ..., so_rcvbuf: _Optional[int] = ..., so_priority: _Optional[int] = ..., so_mark: _Optional[int] = ...) -> None: ...
 
 class NsFileEntry(_message.Message):
     __slots__ = ("id", "ns_id", "ns_cflag")
@@ -404,30 +440,46 @@ class NsFileEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., ns_id: _Optional[int] = ..., ns_cflag: _Optional[int] = ...) -> None: ...
 
 class PacketSockEntry(_message.Message):
-    __slots__ = ("id", "type", "protocol")
+    __slots__ = ("id", "type", "protocol", "fown", "opts")
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    OPTS_FIELD_NUMBER: _ClassVar[int]
     id: int
     type: int
     protocol: int
-    def __init__(self, id: _Optional[int] = ..., type: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
+    fown: FownEntry
+    opts: SkOptsEntry
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[int] = ..., protocol: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
 
 class NetlinkSkEntry(_message.Message):
-    __slots__ = ("id", "protocol")
+    __slots__ = ("id", "protocol", "groups", "dst_portid", "dst_group", "fown", "opts")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DST_PORTID_FIELD_NUMBER: _ClassVar[int]
+    DST_GROUP_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    OPTS_FIELD_NUMBER: _ClassVar[int]
     id: int
     protocol: int
-    def __init__(self, id: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[int]
+    dst_portid: int
+    dst_group: int
+    fown: FownEntry
+    opts: SkOptsEntry
+    def __init__(self, id: _Optional[int] = ..., protocol: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., dst_portid: _Optional[int] = ..., dst_group: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
 
 class UnixSkEntry(_message.Message):
-    __slots__ = ("id", "ino", "type", "state", "peer", "name", "name_dir")
+    __slots__ = ("id", "ino", "type", "state", "peer", "fown", "opts", "name", "name_dir")
     ID_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    OPTS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_DIR_FIELD_NUMBER: _ClassVar[int]
     id: int
@@ -435,19 +487,23 @@ class UnixSkEntry(_message.Message):
     type: int
     state: int
     peer: int
+    fown: FownEntry
+    opts: SkOptsEntry
     name: bytes
     name_dir: bytes
-    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., peer: _Optional[int] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., peer: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ...) -> None: ...
 
 class PipeEntry(_message.Message):
-    __slots__ = ("id", "pipe_id", "flags")
+    __slots__ = ("id", "pipe_id", "flags", "fown")
     ID_FIELD_NUMBER: _ClassVar[int]
     PIPE_ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
     id: int
     pipe_id: int
     flags: int
-    def __init__(self, id: _Optional[int] = ..., pipe_id: _Optional[int] = ..., flags: _Optional[int] = ...) -> None: ...
+    fown: FownEntry
+    def __init__(self, id: _Optional[int] = ..., pipe_id: _Optional[int] = ..., flags: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
 
 class FifoEntry(_message.Message):
     __slots__ = ("id", "pipe_id", "regf_id")
@@ -460,14 +516,16 @@ class FifoEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pipe_id: _Optional[int] = ..., regf_id: _Optional[int] = ...) -> None: ...
 
 class TtyFileEntry(_message.Message):
-    __slots__ = ("id", "tty_info_id", "regf_id")
+    __slots__ = ("id", "tty_info_id", "fown", "regf_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTY_INFO_ID_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
     REGF_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     tty_info_id: int
+    fown: FownEntry
     regf_id: int
-    def __init__(self, id: _Optional[int] = ..., tty_info_id: _Optional[int] = ..., regf_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., tty_info_id: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., regf_id: _Optional[int] = ...) -> None: ...
 
 class TtyInfoEntry(_message.Message):
     __slots__ = ("id", "type", "rdev")
@@ -480,12 +538,14 @@ class TtyInfoEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., type: _Optional[int] = ..., rdev: _Optional[int] = ...) -> None: ...
 
 class MemfdFileEntry(_message.Message):
-    __slots__ = ("id", "inode_id")
+    __slots__ = ("id", "fown", "inode_id")
     ID_FIELD_NUMBER: _ClassVar[int]
+    FOWN_FIELD_NUMBER: _ClassVar[int]
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
+    fown: FownEntry
     inode_id: int
-    def __init__(self, id: _Optional[int] = ..., inode_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., inode_id: _Optional[int] = ...) -> None: ...
 
 class MemfdInodeEntry(_message.Message):
     __slots__ = ("name", "size", "shmid", "inode_id")
@@ -507,8 +567,64 @@ class TunfileEntry(_message.Message):
     netdev: bytes
     def __init__(self, id: _Optional[int] = ..., netdev: _Optional[bytes] = ...) -> None: ...
 
+class EventfdFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class EventpollFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class SignalfdEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class TimerfdEntry(_message.Message):
+    __slots__ = ("fown", "clockid")
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    CLOCKID_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    clockid: int
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ..., clockid: _Optional[int] = ...) -> None: ...
+
+class InotifyFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class FanotifyFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class ExtFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class BpfmapFileEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
+class PidfdEntry(_message.Message):
+    __slots__ = ("fown",)
+    FOWN_FIELD_NUMBER: _ClassVar[int]
+    fown: FownEntry
+    def __init__(self, fown: _Optional[_Union[FownEntry, _Mapping]] = ...) -> None: ...
+
 class FileEntry(_message.Message):
-    __slots__ = ("type", "id", "reg", "isk", "nsf", "psk", "nlsk", "tunf", "usk", "fifo", "pipe", "tty", "memfd")
+    __slots__ = ("type", "id", "reg", "isk", "nsf", "psk", "nlsk", "efd", "epfd", "sgfd", "tunf", "tfd", "ify", "ffy", "ext", "usk", "fifo", "pipe", "tty", "memfd", "bpf", "pidfd")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REG_FIELD_NUMBER: _ClassVar[int]
@@ -516,12 +632,21 @@ class FileEntry(_message.Message):
     NSF_FIELD_NUMBER: _ClassVar[int]
     PSK_FIELD_NUMBER: _ClassVar[int]
     NLSK_FIELD_NUMBER: _ClassVar[int]
+    EFD_FIELD_NUMBER: _ClassVar[int]
+    EPFD_FIELD_NUMBER: _ClassVar[int]
+    SGFD_FIELD_NUMBER: _ClassVar[int]
     TUNF_FIELD_NUMBER: _ClassVar[int]
+    TFD_FIELD_NUMBER: _ClassVar[int]
+    IFY_FIELD_NUMBER: _ClassVar[int]
+    FFY_FIELD_NUMBER: _ClassVar[int]
+    EXT_FIELD_NUMBER: _ClassVar[int]
     USK_FIELD_NUMBER: _ClassVar[int]
     FIFO_FIELD_NUMBER: _ClassVar[int]
     PIPE_FIELD_NUMBER: _ClassVar[int]
     TTY_FIELD_NUMBER: _ClassVar[int]
     MEMFD_FIELD_NUMBER: _ClassVar[int]
+    BPF_FIELD_NUMBER: _ClassVar[int]
+    PIDFD_FIELD_NUMBER: _ClassVar[int]
     type: int
     id: int
     reg: RegFileEntry
@@ -529,13 +654,22 @@ class FileEntry(_message.Message):
     nsf: NsFileEntry
     psk: PacketSockEntry
     nlsk: NetlinkSkEntry
+    efd: EventfdFileEntry
+    epfd: EventpollFileEntry
+    sgfd: SignalfdEntry
     tunf: TunfileEntry
+    tfd: TimerfdEntry
+    ify: InotifyFileEntry
+    ffy: FanotifyFileEntry
+    ext: ExtFileEntry
     usk: UnixSkEntry
     fifo: FifoEntry
     pipe: PipeEntry
     tty: TtyFileEntry
     memfd: MemfdFileEntry
-    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ..., reg: _Optional[_Union[RegFileEntry, _Mapping]] = ..., isk: _Optional[_Union[InetSkEntry, _Mapping]] = ..., nsf: _Optional[_Union[NsFileEntry, _Mapping]] = ..., psk: _Optional[_Union[PacketSockEntry, _Mapping]] = ..., nlsk: _Optional[_Union[NetlinkSkEntry, _Mapping]] = ..., tunf: _Optional[_Union[TunfileEntry, _Mapping]] = ..., usk: _Optional[_Union[UnixSkEntry, _Mapping]] = ..., fifo: _Optional[_Union[FifoEntry, _Mapping]] = ..., pipe: _Optional[_Union[PipeEntry, _Mapping]] = ..., tty: _Optional[_Union[TtyFileEntry, _Mapping]] = ..., memfd: _Optional[_Union[MemfdFileEntry, _Mapping]] = ...) -> None: ...
+    bpf: BpfmapFileEntry
+    pidfd: PidfdEntry
+    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ..., reg: _Optional[_Union[RegFileEntry, _Mapping]] = ..., isk: _Optional[_Union[InetSkEntry, _Mapping]] = ..., nsf: _Optional[_Union[NsFileEntry, _Mapping]] = ..., psk: _Optional[_Union[PacketSockEntry, _Mapping]] = ..., nlsk: _Optional[_Union[NetlinkSkEntry, _Mapping]] = ..., efd: _Optional[_Union[EventfdFileEntry, _Mapping]] = ..., epfd: _Optional[_Union[EventpollFileEntry, _Mapping]] = ..., sgfd: _Optional[_Union[SignalfdEntry, _Mapping]] = ..., tunf: _Optional[_Union[TunfileEntry, _Mapping]] = ..., tfd: _Optional[_Union[TimerfdEntry, _Mapping]] = ..., ify: _Optional[_Union[InotifyFileEntry, _Mapping]] = ..., ffy: _Optional[_Union[FanotifyFileEntry, _Mapping]] = ..., ext: _Optional[_Union[ExtFileEntry, _Mapping]] = ..., usk: _Optional[_Union[UnixSkEntry, _Mapping]] = ..., fifo: _Optional[_Union[FifoEntry, _Mapping]] = ..., pipe: _Optional[_Union[PipeEntry, _Mapping]] = ..., tty: _Optional[_Union[TtyFileEntry, _Mapping]] = ..., memfd: _Optional[_Union[MemfdFileEntry, _Mapping]] = ..., bpf: _Optional[_Union[BpfmapFileEntry, _Mapping]] = ..., pidfd: _Optional[_Union[PidfdEntry, _Mapping]] = ...) -> None: ...
 
 class FsEntry(_message.Message):
     __slots__ = ("cwd_id", "root_id", "umask")

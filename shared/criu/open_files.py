@@ -8,10 +8,12 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, InetSkEntry, TtyInfoEntry
+from google.protobuf.message import Message
+
+from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
 from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
 
 KINDS: Final = {
@@ -42,11 +44,36 @@ _TCP_CLOSE: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom a file's signals go to, and as whom they are sent (fcntl(2), F_SETOWN_EX)."""
+
+    pid: int
+    uid: int
+    euid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """What CRIU sets with its own rights."""
+
+    mark: int = 0
+    """SO_MARK, for the firewall and routing."""
+    priority: int = 0
+    """SO_PRIORITY; socket(7): more than 6 takes CAP_NET_ADMIN."""
+    buffer_bytes: int = 0
+    """The larger of SO_SNDBUF and SO_RCVBUF."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenFile:
-    """An open file of which only the kind matters here (eventfd, timerfd, tty, tun, …)."""
+    """An open file of which only the kind matters here (eventfd, tty, tun, …)."""
 
     id: int
     kind: str
+    owner: Owner | None = field(default=None, kw_only=True)
+    """None: nobody gets signals of it."""
+    options: SocketOptions | None = field(default=None, kw_only=True)
+    """Of a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +112,6 @@ class InternetSocket(OpenFile):
     source_port: int
     destination: str
     destination_port: int
-    mark: int = 0
-    """SO_MARK, for the firewall and routing."""
-    priority: int = 0
-    """SO_PRIORITY; socket(7): more than 6 takes CAP_NET_ADMIN."""
 
     @property
     def connected(self) -> bool:
@@ -102,6 +125,22 @@ class NamespaceFile(OpenFile):
 
     namespace: int
     """CRIU's number, as in TaskIds."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetlinkSocket(OpenFile):
+    protocol: int
+    """NETLINK_… (linux/netlink.h)."""
+    listens: bool
+    """Whether to any group."""
+    sends: bool
+    """Whether to a group, or to another socket than the kernel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDescriptor(OpenFile):
+    clock: int
+    """CLOCK_… (linux/time.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +207,28 @@ def _kind(number: int) -> str:
 
 
 def _file(entry: FileEntry, name: str) -> OpenFile:
+    return replace(_of_kind(entry, name), owner=_owner(entry), options=_options(entry))
+
+
+def _owner(entry: FileEntry) -> Owner | None:
+    """Of whatever kind the entry says that it is, and of every other kind that it has a part of."""
+    for _, part in entry.ListFields():
+        if isinstance(part, Message) and "fown" in part.DESCRIPTOR.fields_by_name:
+            owner: FownEntry = part.fown  # type: ignore[attr-defined]
+            if owner.pid:
+                return Owner(owner.pid, owner.uid, owner.euid)
+    return None
+
+
+def _options(entry: FileEntry) -> SocketOptions | None:
+    for part in (entry.isk, entry.usk, entry.psk, entry.nlsk):
+        if part.HasField("opts"):
+            opts = part.opts
+            return SocketOptions(opts.so_mark, opts.so_priority, max(opts.so_sndbuf, opts.so_rcvbuf))
+    return None
+
+
+def _of_kind(entry: FileEntry, name: str) -> OpenFile:
     kind = _kind(entry.type)
     match kind:
         case "reg":
@@ -196,6 +257,12 @@ def _file(entry: FileEntry, name: str) -> OpenFile:
             return UnixSocket(entry.id, kind, usk.type, usk.state, usk.ino, usk.peer, usk.name)
         case "ns":
             return NamespaceFile(entry.id, kind, entry.nsf.ns_id)
+        case "netlinksk":
+            nlsk = entry.nlsk
+            sends = bool(nlsk.dst_group or nlsk.dst_portid)
+            return NetlinkSocket(entry.id, kind, nlsk.protocol, any(nlsk.groups), sends)
+        case "timerfd":
+            return TimerDescriptor(entry.id, kind, entry.tfd.clockid)
         case "tty":
             return Terminal(entry.id, kind, entry.tty.tty_info_id)
     return OpenFile(entry.id, kind)
@@ -222,8 +289,6 @@ def _internet_socket(number: int, entry: InetSkEntry, name: str) -> InternetSock
         source_port=entry.src_port,
         destination=_address(entry.dst_addr, name),
         destination_port=entry.dst_port,
-        mark=entry.opts.so_mark,
-        priority=entry.opts.so_priority,
     )
 
 

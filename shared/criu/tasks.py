@@ -107,6 +107,8 @@ class Task:
     """Which set of cgroup.img it was in; 0: not recorded."""
     personality: int = 0
     """personality(2)."""
+    timer_clocks: tuple[int, ...] = ()
+    """CLOCK_… of each POSIX timer (linux/time.h)."""
 
     @property
     def alive(self) -> bool:
@@ -184,6 +186,7 @@ def _task(images: ImageDirectory, entry: PstreeEntry) -> Task:
         umask=fs.umask if fs.HasField("umask") else None,
         cgroup_set=core.thread_core.cg_set or core.tc.cg_set,
         personality=core.tc.personality,
+        timer_clocks=tuple(timer.clock_id for timer in core.tc.timers.posix),
     )
 
 

@@ -128,6 +128,17 @@ def ghost(mode: int, device: int) -> Change:
     return change
 
 
+def timer(clock: int) -> Change:
+    return lambda dump: dump.core(2).tc.timers.posix.add(clock_id=clock) and None
+
+
+def open_below_uncovered(dump: SyntheticDump) -> None:
+    """A directory that leads to the settings when /proc/sys is made read-only over it."""
+    mounts = dump.images["mountpoints-13.img"]
+    dump.images["mountpoints-13.img"] = [each for each in mounts if each.mountpoint != b"/proc/sys"]  # type: ignore[attr-defined]
+    regular("/proc/sys/net", mode=stat.S_IFDIR | 0o555)(dump)
+
+
 @dataclass(frozen=True)
 class Rule:
     name: str
@@ -277,6 +288,79 @@ RULES = (
         MKNOD,
         Security(),
     ),
+    Rule(
+        "netfilter's groups",
+        opened(13, nlsk=pb.NetlinkSkEntry(id=77, protocol=12, groups=[1])),
+        "SocketExceeds",
+        "listens to groups of the netlink protocol 12",
+        granted=Security(add=("CAP_NET_ADMIN",)),
+    ),
+    Rule(
+        "another's netlink socket",
+        opened(13, nlsk=pb.NetlinkSkEntry(id=77, protocol=0, dst_portid=5)),
+        "SocketExceeds",
+        "sends to others by the netlink protocol 0",
+        granted=Security(add=("CAP_NET_ADMIN",)),
+    ),
+    Rule(
+        "mark of a packet socket",
+        opened(10, psk=pb.PacketSockEntry(id=77, opts=pb.SkOptsEntry(so_mark=1))),
+        "SocketExceeds",
+        "a mark or a priority",
+        granted=Security(add=("CAP_NET_ADMIN",)),
+    ),
+    Rule(
+        "buffer beyond every limit",
+        opened(5, usk=pb.UnixSkEntry(id=77, ino=5, type=1, opts=pb.SkOptsEntry(so_rcvbuf=1 << 30))),
+        "SocketExceeds",
+        "a buffer of 1073741824 bytes",
+        granted=Security(add=("CAP_NET_ADMIN",)),
+    ),
+    Rule(
+        "alarm by a descriptor",
+        opened(17, tfd=pb.TimerfdEntry(clockid=9)),
+        "TimerExceeds",
+        "CAP_WAKE_ALARM",
+        granted=Security(add=("CAP_WAKE_ALARM",)),
+    ),
+    Rule("alarm", timer(8), "TimerExceeds", "CAP_WAKE_ALARM", granted=Security(add=("CAP_WAKE_ALARM",))),
+    Rule(
+        "signals as root",
+        opened(6, efd=pb.EventfdFileEntry(fown=pb.FownEntry(pid=1, uid=1000, euid=0, signum=9))),
+        "IdentityExceeds",
+        "sends signals as uid 0",
+        NOBODY,
+        Security(),
+    ),
+    Rule(
+        "signals as root, of a part that the file's kind does not have",
+        opened(6, reg=pb.RegFileEntry(fown=pb.FownEntry(pid=1, uid=0, euid=0))),
+        "IdentityExceeds",
+        "sends signals as uid 0",
+        NOBODY,
+        Security(),
+    ),
+    Rule(
+        "memory of another container",
+        regular("/proc/4711/mem"),
+        "FileExceeds",
+        "/proc/4711/mem open, of a process that is not its own",
+        granted=Security(add=("CAP_SYS_PTRACE",)),
+    ),
+    Rule("thread of another container", regular("/proc/4711/task/4712/environ"), "FileExceeds", "CAP_SYS_PTRACE"),
+    Rule(
+        "score of another container",
+        regular("/proc/4711/oom_score_adj", flags=os.O_WRONLY),
+        "FileExceeds",
+        "CAP_SYS_PTRACE",
+    ),
+    Rule(
+        "directory below what is covered later",
+        open_below_uncovered,
+        "ProtectedPathOpen",
+        "the directory /proc/sys/net open",
+        granted=Security(privileged=True),
+    ),
     # namespaces
     Rule("the node's processes", ids(1, pid_ns_id=1), "NamespacesDiffer", "a pid namespace of its own"),
     Rule(
@@ -347,6 +431,16 @@ def test_the_same_images_restore_in_a_pod_that_grants_it(rule: Rule) -> None:
         regular("/dev/pts/0", mode=stat.S_IFCHR | 0o620, flags=os.O_RDWR),
         opened(5, usk=pb.UnixSkEntry(id=77, ino=5, type=1)),
         opened(6),
+        opened(6, efd=pb.EventfdFileEntry(fown=pb.FownEntry(pid=0, uid=0, euid=0))),
+        opened(17, tfd=pb.TimerfdEntry(clockid=1)),
+        timer(1),
+        opened(13, nlsk=pb.NetlinkSkEntry(id=77, protocol=0, groups=[0x11])),
+        opened(13, nlsk=pb.NetlinkSkEntry(id=77, protocol=12, groups=[0])),
+        opened(5, usk=pb.UnixSkEntry(id=77, ino=5, type=1, opts=pb.SkOptsEntry(so_sndbuf=8 << 20, so_priority=6))),
+        regular("/proc/2/mem", flags=os.O_RDWR),
+        regular("/proc/self/environ"),
+        regular("/proc/4711/stat"),
+        regular("/proc/sys/net", mode=stat.S_IFDIR | 0o555),
         opened(4, isk=pb.InetSkEntry(id=77, family=2, type=1, proto=6, state=10, src_addr=[0], dst_addr=[0])),
         ghost(stat.S_IFREG | 0o600, 0),
         ghost(stat.S_IFCHR | 0o666, os.makedev(1, 3)),
