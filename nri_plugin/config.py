@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -100,6 +101,11 @@ class Policy:
 
     namespaces: tuple[str, ...] = ("*",)
     """Of pods that may restore."""
+    service_accounts: tuple[str, ...] = ("*",)
+    """Of pods that may restore, as ``namespace/name``."""
+    service_account_keys: Path = Path("/etc/nri-restore/service-accounts.jwks")
+    """The keys that the cluster signs tokens with, as its API server gives them (``/openid/v1/jwks``): what a node goes
+    by to know a pod's service account. Not read while every service account may restore."""
     registries: tuple[str, ...] = ("*",)
     """Where checkpoint images may come from: ``registry`` or ``registry/repository``, two patterns around the first
     slash; in that of the repository ``*`` goes over further slashes."""
@@ -235,6 +241,11 @@ def read_document(document: Mapping[str, Any], *, source: str) -> Config:
     config = Config(**read)
     if re.fullmatch("[0-9]{2}", config.nri.index) is None:
         raise ConfigInvalid("ConfigInvalid", f"{source}: nri.index must be two digits, it is {config.nri.index!r}")
+    for pattern in config.policy.service_accounts:
+        if pattern != "*" and "/" not in pattern:
+            raise ConfigInvalid(
+                "ConfigInvalid", f"{source}: policy.service_accounts has {pattern!r}; write it as namespace/name"
+            )
     for waiver in config.policy.waive:
         if waiver.reason not in WAIVABLE:
             raise ConfigInvalid(
@@ -247,6 +258,18 @@ def read_document(document: Mapping[str, Any], *, source: str) -> Config:
 
 def _check_keys(config: Config, source: str) -> None:
     """Files of keys that are no keys would refuse every restore; better said now."""
+    if config.policy.service_accounts != ("*",):
+        path = config.policy.service_account_keys
+        try:
+            keys = json.loads(path.read_bytes())["keys"]
+        except (OSError, ValueError, TypeError, KeyError):
+            keys = None
+        if not isinstance(keys, list) or not keys:
+            raise ConfigInvalid(
+                "ConfigInvalid",
+                f"{source}: policy.service_accounts needs the cluster's keys, and {path} is no JSON Web Key Set; "
+                f"write it with: kubectl get --raw /openid/v1/jwks > {path}",
+            )
     for path in config.policy.signature_keys:
         try:
             key = path.read_text(errors="replace")

@@ -54,7 +54,7 @@ PACKAGES = (
         "python3 (>= 3.11), python3 (<< 3.15), mount, libc6", "criu, runc, iptables | nftables",
     ),
     Package(
-        "kubectl-restore", ("shared", "kubectl_restore"), frozenset({"cryptography", "grpcio", "tomlkit"}),
+        "kubectl-restore", ("shared", "kubectl_restore"), frozenset({"cryptography", "grpcio", "PyJWT", "tomlkit"}),
         {
             "usr/bin/kubectl-restore": "kubectl_restore.cli",
             "usr/bin/kubectl_complete-restore": "kubectl_restore.completion",

@@ -11,20 +11,29 @@ from fnmatch import fnmatchcase
 from nri_plugin.config import Policy
 from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.request import RestoreRequest
+from nri_plugin.restore.service_account import service_account_of
 from shared.errors import Refused, RestoreError
 from shared.oci import is_digest, parse_reference
 
 IN_THE_CONFIGURATION = "the node's administrator can allow it in [policy] of nri-restore's configuration"
 
 
-def check_namespace(policy: Policy, request: RestoreRequest) -> None:
-    """Raises Refused("NamespaceNotAllowed")."""
+def check_pod(policy: Policy, request: RestoreRequest) -> None:
+    """Raises Refused: NamespaceNotAllowed, ServiceAccountNotAllowed, ServiceAccountUnknown."""
     if not _any(policy.namespaces, request.pod_namespace):
         raise Refused(
             "NamespaceNotAllowed",
             f"pods of the namespace {request.pod_namespace} may not restore checkpoints on this node; "
             f"{IN_THE_CONFIGURATION} (namespaces)",
         )
+    if policy.service_accounts != ("*",):
+        account = f"{request.pod_namespace}/{service_account_of(request, policy.service_account_keys)}"
+        if not _any(policy.service_accounts, account):
+            raise Refused(
+                "ServiceAccountNotAllowed",
+                f"pods with the service account {account} may not restore checkpoints on this node; "
+                f"{IN_THE_CONFIGURATION} (service_accounts)",
+            )
 
 
 def check_registry(policy: Policy, names: Sequence[str]) -> None:

@@ -125,7 +125,7 @@ def admit(
 ) -> None:
     """What the node's administrator says; a signature that was not seen yet is fetched after the answer."""
     with report.phase("policy"):
-        policy.check_namespace(config.policy, request)
+        policy.check_pod(config.policy, request)
         policy.check_image_size(config.policy, image)
         # Of an image with several names, the runtime says any of them, which may not be the pod's.
         others = [each.name for each in node.containerd.images_by_digest(image.target)]
@@ -200,7 +200,7 @@ def find_checkpoint(
             found = cache.recall(request.checkpoint)
     if found is None:
         if restores(request):  # nothing is fetched that would not be restored
-            policy.check_namespace(node.config.policy, request)
+            policy.check_pod(node.config.policy, request)
             policy.check_registry(node.config.policy, [request.checkpoint])
         answer(None)
         with report.phase("pull"):

@@ -29,8 +29,10 @@ from tests.e2e.node.roots import FLAVOURS
 from tests.e2e.node.specs import PodSpec
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Taken, checkpointed, have, local, with_daemon
+from tests.support.service_account import Issuer
 
 NUMBERS = count()
+ACCOUNT_KEYS = "/etc/nri-restore/service-accounts.jwks"
 KEY = "/etc/nri-restore/cosign.pub"
 SIGNED = f'[policy]\nsignature_keys = ["{KEY}"]\n'
 _CLI = "from kubectl_restore.cli import main; main()"
@@ -168,6 +170,27 @@ def test_registry_decides_before_anything_is_pulled(
     bench.reload('[policy]\nregistries = ["registry.example", "localhost:5000/policy/*"]\n')
     container = bench.kubelet.run_pod(own_checkpoint.annotated("here", reference)).run(own_checkpoint.spec)
     assert container.state == RUNNING
+
+
+def test_service_account_is_known_by_the_token_of_the_pod(bench: Bench) -> None:
+    cluster = Issuer()
+    bench.node.path(ACCOUNT_KEYS).write_text(cluster.keys())
+    reference = local(f"{bench.image()[0]}:1")
+    have(bench.node, reference)
+    bench.reload('[policy]\nservice_accounts = ["default/builder"]\n')
+
+    def create(account: str = "") -> Container:
+        pod = bench.kubelet.run_pod(bench.taken.pod(f"account-{next(NUMBERS)}"))
+        if account:
+            token = bench.node.path(f"{pod.spec.folder}/volumes/kubernetes.io~projected/kube-api-access/token")
+            token.write_text(cluster.token("default", account, pod.spec.uid))
+        return pod.create(bench.taken.restored(reference))
+
+    create("builder").start()
+    with pytest.raises(CriError, match="ServiceAccountNotAllowed: pods with the service account default/other"):
+        create("other").start()
+    with pytest.raises(CriError, match=r"ServiceAccountUnknown: .* its token is not good"):
+        create().start()
 
 
 def test_size_is_a_bound(bench: Bench) -> None:

@@ -17,7 +17,7 @@ OTHER: dict[Any, tuple[str, Any]] = {
     float: ("1.5", 1.5),
     int: ("7", 7),
     bool: ("true", True),
-    tuple[str, ...]: ('["a", "b*"]', ("a", "b*")),
+    tuple[str, ...]: ('["a/b", "c/*"]', ("a/b", "c/*")),
     tuple[Path, ...]: ('["/a", "/b"]', (Path("/a"), Path("/b"))),
     tuple[Waiver, ...]: (
         '[{reason = "SchedulerExceeds", namespaces = ["batch"]}]',
@@ -183,3 +183,20 @@ def test_what_is_read_again_leaves_the_rest_as_it_was() -> None:
     reloaded = old.reloaded(newer)
     assert (reloaded.policy, reloaded.limits, reloaded.cache) == (newer.policy, newer.limits, newer.cache)
     assert (reloaded.nri, reloaded.runtime, reloaded.paths) == (old.nri, old.runtime, old.paths)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"keys": []}'])
+def test_service_accounts_need_the_keys_of_the_cluster(tmp_path: Path, content: str | None) -> None:
+    keys = tmp_path / "keys.jwks"
+    if content is not None:
+        keys.write_text(content)
+    path = tmp_path / "config.toml"
+    path.write_text(f'[policy]\nservice_accounts = ["a/b"]\nservice_account_keys = "{keys}"\n')
+    with pytest.raises(ConfigInvalid, match="kubectl get --raw"):
+        load(path)
+    keys.write_text('{"keys": [{}]}')
+    assert load(path).policy.service_accounts == ("a/b",)
+
+
+def test_service_account_without_a_namespace_is_refused() -> None:
+    assert "namespace/name" in refusal('[policy]\nservice_accounts = ["builder"]\n').sentence

@@ -9,7 +9,7 @@ import pytest
 
 from nri_plugin.config import WAIVABLE, Policy, Waiver
 from nri_plugin.restore.images import StoredImage
-from nri_plugin.restore.policy import check_image_size, check_memory_size, check_namespace, check_registry, waived
+from nri_plugin.restore.policy import check_image_size, check_memory_size, check_pod, check_registry, waived
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import Refused
 from tests.support.reason_codes import python_codes
@@ -19,7 +19,7 @@ RequestFor = Callable[..., RestoreRequest]
 
 
 def test_everybody_may_restore_by_default(request_for: RequestFor) -> None:
-    check_namespace(Policy(), request_for(pod_namespace="anything"))
+    check_pod(Policy(), request_for(pod_namespace="anything"))
     check_registry(Policy(), ["sha256:" + "a" * 64])
     check_image_size(Policy(), StoredImage("", "", "", (), {}, 1 << 60))
     check_memory_size(Policy(), 1 << 60)
@@ -29,16 +29,16 @@ def test_everybody_may_restore_by_default(request_for: RequestFor) -> None:
 @pytest.mark.parametrize("patterns", [("batch",), ("b*",), ("other", "ba[tp]ch")])
 def test_namespace_must_match_a_pattern(request_for: RequestFor, patterns: tuple[str, ...]) -> None:
     policy = Policy(namespaces=patterns)
-    check_namespace(policy, request_for(pod_namespace="batch"))
+    check_pod(policy, request_for(pod_namespace="batch"))
     for other in ("batch-2", "abatch", "Batch") if patterns != ("b*",) else ("abatch", "Batch"):
         with pytest.raises(Refused, match=other) as refused:
-            check_namespace(policy, request_for(pod_namespace=other))
+            check_pod(policy, request_for(pod_namespace=other))
         assert refused.value.reason == "NamespaceNotAllowed"
 
 
 def test_empty_list_allows_nobody(request_for: RequestFor) -> None:
     with pytest.raises(Refused):
-        check_namespace(Policy(namespaces=()), request_for())
+        check_pod(Policy(namespaces=()), request_for())
     with pytest.raises(Refused):
         check_registry(Policy(registries=()), ["registry.example/app:1"])
 
