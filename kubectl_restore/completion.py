@@ -99,7 +99,7 @@ def main() -> None:
     """``kubectl_complete-restore``."""
     from typer.main import get_command
 
-    from kubectl_restore.cli import app
+    from kubectl_restore.cli import application
 
     try:
         from typer._click.shell_completion import ShellComplete
@@ -122,7 +122,7 @@ def main() -> None:
             raise NotImplementedError
 
     *words, incomplete = sys.argv[1:] or [""]
-    found = Choices(get_command(app), {}, "kubectl restore", "").get_completions(words, incomplete)
+    found = Choices(get_command(application()), {}, "kubectl restore", "").get_completions(words, incomplete)
     files = any(each.type in ("file", "dir") for each in found)
     for each in found:
         if each.type == "plain":

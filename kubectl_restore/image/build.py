@@ -39,6 +39,8 @@ class Order:
     """Whether the destination is on this machine, where reading the archive twice at a time costs nothing."""
     compression: Compression | None = None
     """Of the layers made of the checkpoint; None: as they are in it."""
+    ahead: Ahead | None = None
+    """Of the whole archive, when its digest is being worked out already."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ def prepared(order: Order, access: AccessTo, warn: Warn) -> Iterator[Prepared]:
         content = Content.of(files, checkpoint, order.compression)
         plain = files.compression is Compression.NONE and order.compression in (None, Compression.NONE)
         if order.to_disk and content.file and plain:
-            expected: ImageFormat = order.image_format or "layered"
-            content = content.hashed_ahead(expected, stack)
+            content = content.hashed_ahead(order, stack)
         # Loading what reads CRIU's images takes long enough for the hash to be well on its way.
         from kubectl_restore.image.soundness import check_dump
 
@@ -166,10 +167,11 @@ class Content:
         images = checkpoint_layer(files, checkpoint, created).compressed(compression)
         return cls(files, checkpoint, file, created, whole, images, compression)
 
-    def hashed_ahead(self, image_format: ImageFormat, stack: ExitStack) -> Content:
-        """Begins with the digest of the large layer of that format; ``stack`` ends it."""
-        if image_format == "archive":
-            return replace(self, whole=replace(self.whole, ahead=stack.enter_context(Ahead(self.whole.source))))
+    def hashed_ahead(self, order: Order, stack: ExitStack) -> Content:
+        """Begins with the digest of the large layer of the format that is expected; ``stack`` ends it."""
+        if order.image_format == "archive":
+            ahead = order.ahead or stack.enter_context(Ahead(self.whole.source))
+            return replace(self, whole=replace(self.whole, ahead=ahead))
         return replace(self, images=replace(self.images, ahead=stack.enter_context(Ahead(self.images.source))))
 
     @property

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import queue
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
-
-import zstandard
 
 from kubectl_restore.image.progress import Piece
 from kubectl_restore.image.source import PIECE_BYTES, Stream
@@ -90,13 +86,11 @@ class Measurement:
         compressed = _Compressed(self._pending, self._raw)
         try:
             if self._compression is Compression.GZIP:
-                with gzip.GzipFile(fileobj=io.BufferedReader(compressed, PIECE_BYTES)) as plain:
-                    while piece := plain.read(PIECE_BYTES):
-                        self._plain.update(piece)
+                _hash_gzip(compressed, self._plain)
             elif self._compression is Compression.ZSTD:
                 _hash_zstd(compressed, self._plain)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-            self._error = CheckpointInvalid("LayerDamaged", f"a compressed layer does not decompress: {error}")
+        except CheckpointInvalid as error:
+            self._error = error
         finally:
             compressed.drain()
 
@@ -198,14 +192,38 @@ class _Compressed(io.RawIOBase):
         return True
 
 
+# The modules of both are loaded for a compressed layer only: most are not, and a build is to start hashing at once.
+
+
+def _hash_gzip(compressed: _Compressed, plain: hashlib._Hash) -> None:
+    import gzip
+    import zlib
+
+    try:
+        with gzip.GzipFile(fileobj=io.BufferedReader(compressed, PIECE_BYTES)) as content:
+            while piece := content.read(PIECE_BYTES):
+                plain.update(piece)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(error) from error
+
+
 def _hash_zstd(compressed: _Compressed, plain: hashlib._Hash) -> None:
     """Frames may follow each other; input goes in by the KiB because a 4-byte block may give 128 KiB at once."""
+    import zstandard
+
     frame = None
-    while piece := compressed.read(1 << 10):
-        while piece:
-            frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
-            plain.update(frame.decompress(piece))
-            piece = frame.unused_data if frame.eof else b""
-            frame = None if frame.eof else frame
+    try:
+        while piece := compressed.read(1 << 10):
+            while piece:
+                frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+                plain.update(frame.decompress(piece))
+                piece = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise _damaged(error) from error
     if frame:
-        raise EOFError("it ends in the middle of a frame")
+        raise _damaged("it ends in the middle of a frame")
+
+
+def _damaged(why: object) -> CheckpointInvalid:
+    return CheckpointInvalid("LayerDamaged", f"a compressed layer does not decompress: {why}")

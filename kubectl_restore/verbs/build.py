@@ -19,18 +19,19 @@ from kubectl_restore.completion import sources
 from kubectl_restore.ending import Debug
 from kubectl_restore.grouped import with_flags
 from kubectl_restore.kube.flags import ClusterFlags
-from kubectl_restore.source.names import HELP, source_name
+from kubectl_restore.source.names import HELP, LocalFile, PodContainer, source_name
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kubectl_restore.image.access import Access
     from kubectl_restore.image.base import AccessTo
     from kubectl_restore.image.build import Built, Order
     from kubectl_restore.image.destination import Destination
     from kubectl_restore.image.images import Image
+    from kubectl_restore.image.measure import Ahead
     from kubectl_restore.image.progress import Progress
+    from kubectl_restore.kube.connection import Connection
+    from kubectl_restore.source.names import SourceName
     from shared.compression import Compression
     from shared.oci import Reference
 
@@ -140,33 +141,35 @@ def build(
     places = [push, oci_layout is not None, oci_archive is not None].count(True)
     if places != 1 and not (dry_run and places == 0):
         raise typer.BadParameter("say where the image goes: one of --push, --oci-layout DIR, --oci-archive FILE")
-
-    from kubectl_restore.image.access import Access
-    from kubectl_restore.image.build import Order
-    from kubectl_restore.image.build import build as build_image
-    from kubectl_restore.image.progress import progress
-    from kubectl_restore.kube.connection import connect
-    from kubectl_restore.source.names import PodContainer
-    from kubectl_restore.source.opening import Fetching, opened
-
     named = source_name(source)
     if dry_run and isinstance(named, PodContainer):
         raise typer.BadParameter("--dry-run takes no checkpoint of a pod; name one that was taken", param_hint="SOURCE")
     if dry_run and output is Output.name:
         raise typer.BadParameter("--dry-run makes no image that has a name; use -o json", param_hint="--output")
-    target = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
-    other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
-
-    def access(host: str) -> Access:
-        """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
-        return target if push and host == reference.registry else other
-
     sign = signer_of(sign_key, push=push)
     written = oci_layout or oci_archive
-    kubelet_way, timeout_s = kubelet_access(kubelet)
-    with ExitStack() as files, progress(quiet=quiet) as bars:
+    with ExitStack() as stack:
+        ahead = None
+        if image_format is Format.archive and written and not dry_run and compress in (None, Compress.none):
+            ahead = _hashed_ahead(named, stack)
+        # Loading these takes as long as hashing a good part of an archive.
+        from kubectl_restore.image.access import Access
+        from kubectl_restore.image.build import Order
+        from kubectl_restore.image.build import build as build_image
+        from kubectl_restore.image.progress import progress
+        from kubectl_restore.source.opening import Fetching, opened
+
+        target = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
+        other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
+
+        def access(host: str) -> Access:
+            """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
+            return target if push and host == reference.registry else other
+
+        bars = stack.enter_context(progress(quiet=quiet))
+        kubelet_way, timeout_s = kubelet_access(kubelet)
         fetching = Fetching(
-            lambda: connect(cluster),
+            partial(_connect, cluster),
             bars,
             folder=written.absolute().parent if written else None,
             image=transfer.transfer_image,
@@ -176,13 +179,14 @@ def build(
             note=_note if not quiet else lambda sentence: None,
             warn=_warn,
         )
-        checkpoint = files.enter_context(opened(named, fetching))
+        checkpoint = stack.enter_context(opened(named, fetching))
         order = Order(
             checkpoint.path,
             None if image_format is None else image_format.value,
             base,
             not push,
             compression_of(compress),
+            ahead,
         )
         destination = partial(destination_of, reference, oci_layout, oci_archive, target, bars)
         place = _place(reference, oci_layout, oci_archive) if places else ""
@@ -194,6 +198,28 @@ def build(
             sign(f"{reference.name}@{built.digest}", target)
     seconds = time.monotonic() - started
     _report(reference, built, "" if push else place, seconds, output, quiet=quiet)
+
+
+def _hashed_ahead(source: SourceName, stack: ExitStack) -> Ahead | None:
+    """Begins with the digest of a plain archive on this machine; ``stack`` ends it."""
+    from kubectl_restore.image.measure import Ahead
+    from kubectl_restore.image.source import FileRange
+    from shared.compression import Compression, sniff
+
+    if not isinstance(source, LocalFile) or source.path.is_symlink() or not source.path.is_file():
+        return None
+    try:
+        with source.path.open("rb") as file:
+            plain = sniff(file.read(4)) is Compression.NONE
+    except OSError:
+        return None  # whoever opens it next has the sentence for that
+    return stack.enter_context(Ahead(FileRange.whole(source.path))) if plain else None
+
+
+def _connect(cluster: ClusterFlags) -> Connection:
+    from kubectl_restore.kube.connection import connect
+
+    return connect(cluster)
 
 
 def reference_of(tag: str) -> Reference:

@@ -40,8 +40,9 @@ with open(sys.argv[1], "rb", buffering=0) as archive:
         digest.update(piece)
 """
 _IMPORTED: Final = """
-from kubectl_restore.cli import app
+from kubectl_restore.cli import application
 import kubectl_restore.image.build, kubectl_restore.image.layout, kubectl_restore.image.registry_images
+app = application("build")
 """
 _COMMAND: Final = "from kubectl_restore.cli import main; main()"
 _BUILT: Final = """

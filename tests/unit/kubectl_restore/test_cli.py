@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from kubectl_restore.cli import VERBS
+
 HEAVY = (
     "_pytest",
     "asyncio",
@@ -50,10 +52,16 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert sorted(loaded & set(HEAVY)) == []
 
 
-def test_every_verb_has_help() -> None:
-    from kubectl_restore.cli import app
+def test_a_verb_loads_no_other() -> None:
+    others = {f"kubectl_restore.verbs.{verb}" for verb in VERBS} - {"kubectl_restore.verbs.build"}
+    assert not others & modules_of("build", "--help")
+    assert others < modules_of("--help")
 
-    for command in app.registered_commands:
+
+def test_every_verb_has_help() -> None:
+    from kubectl_restore.cli import application
+
+    for command in application().registered_commands:
         done = subprocess.run(
             [sys.executable, "-c", "from kubectl_restore.cli import main; main()", str(command.name), "-h"],
             capture_output=True,

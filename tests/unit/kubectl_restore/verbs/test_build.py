@@ -83,6 +83,17 @@ def test_what_is_pushed_is_said(run: Run, write_checkpoint: WriteCheckpoint, sta
     )
 
 
+def test_an_archive_in_its_own_format_is_the_layer(
+    run: Run, write_checkpoint: WriteCheckpoint, base: str, tmp_path: Path
+) -> None:
+    """Its digest is begun with before anything else is known."""
+    path = write_checkpoint()
+    words = ("-t", "x.example/ck", "--oci-layout", tmp_path / "out", "--base", base, "--format", "archive")
+    assert run(path, *words)[0] == 0
+    digest = oci.digest_of(path.read_bytes()).removeprefix("sha256:")
+    assert (tmp_path / "out/blobs/sha256" / digest).read_bytes() == path.read_bytes()
+
+
 def test_an_oci_archive_is_written(run: Run, write_checkpoint: WriteCheckpoint, base: str, tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     status, text, _ = run(write_checkpoint(), "-t", "x.example/ck", "--oci-archive", path, "--base", base)
@@ -187,7 +198,8 @@ def test_what_is_no_sound_checkpoint_ends_with_1_and_one_sentence(
     path = tmp_path / "bad.tar"
     path.write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
-    for to in (("--oci-layout", tmp_path / "out"), ("--oci-archive", tmp_path / "out.tar"), ("--push",)):
+    layout = ("--oci-layout", tmp_path / "out")
+    for to in (layout, (*layout, "--format", "archive"), ("--oci-archive", tmp_path / "out.tar"), ("--push",)):
         status, out, err = run(path, "-t", "127.0.0.1:1/ck:1", "--base", base, *to)
         assert (status, out) == (1, "")
         assert err.startswith("error: ")
