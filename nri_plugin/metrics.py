@@ -49,6 +49,8 @@ class Metrics:
     restores: Counter[tuple[str, str]] = field(default_factory=Counter)
     phases: dict[str, Histogram] = field(default_factory=dict)
     plans: Mapping[str, int] = field(default_factory=dict)
+    oldest_s: float = 0.0
+    """How long ago the oldest restore began that is being prepared or restored."""
     cleaned: int = 0
     worker_starts: int = 0
 
@@ -77,6 +79,10 @@ class Metrics:
             [each for phase, found in sorted(self.phases.items()) for each in found.samples({"phase": phase})],
         )  # fmt: skip
         yield _family("plans", "gauge", "Containers under the handler, by state.", plain(self.plans, "state"))
+        yield _family(
+            "oldest_unfinished_seconds", "gauge", "Age of the oldest restore that is being prepared or restored.",
+            [("", {}, self.oldest_s)],
+        )  # fmt: skip
         yield _family(
             "orphans_cleaned_total", "counter", "Plans removed whose container is gone.", [("", {}, self.cleaned)]
         )

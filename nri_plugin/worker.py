@@ -4,8 +4,8 @@ Speaks JSON lines on the socket it inherits. Jobs in: ``{"job": "prepare", "requ
 (``container_id``), ``stop_pod`` (``pod_id``), ``reconcile`` (``since``), ``refused`` (``subject``, ``reason``,
 ``sentence``: by the session itself), ``ping``; before them all, and when it changes, ``configure`` (``config``). Out:
 per prepare ``{"container_id", "reason", "sentence"}``, reason null to go on; per ping
-``{"alive": true, "plans": {state: number}}``; and for the metrics ``{"result", "reason", "phases"}`` of a restore that
-ended, in seconds, and ``{"cleaned": number}``. It ends when the session closes its side.
+``{"alive": true, "plans": {state: number}, "oldest_s"}``; and for the metrics ``{"result", "reason", "phases"}`` of a
+restore that ended, in seconds, and ``{"cleaned": number}``. It ends when the session closes its side.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Worker:
             self.cancel_pod(job["pod_id"])
             self.pool.submit(self.logged, self.stop_pod, job["pod_id"])
         elif kind == "ping":
-            self.send({"alive": True, "plans": self.settled.states})
+            self.send({"alive": True, "plans": self.settled.states, "oldest_s": self.settled.oldest_s})
             if self.looking is None or self.looking.done():
                 self.looking = self.pool.submit(self.logged, self.settled.look_at_all)
         elif kind == "configure":

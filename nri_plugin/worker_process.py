@@ -118,8 +118,8 @@ class WorkerProcess:
     def _answered(self, line: bytes) -> None:
         """Raises ValueError for what is no answer."""
         match json.loads(line):
-            case {"alive": True, "plans": dict(plans)}:
-                self.metrics.plans = plans
+            case {"alive": True, "plans": dict(plans), "oldest_s": float(oldest_s)}:
+                self.metrics.plans, self.metrics.oldest_s = plans, oldest_s
                 self.heard.set()
                 return
             case {"result": str(result), "reason": str(reason), "phases": dict(phases)}:

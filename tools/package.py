@@ -134,6 +134,8 @@ def stage(package: Package, machine: str, tree: Path) -> None:
         systemd = ROOT / "packaging/systemd"
         put("usr/lib/systemd/system/nri-restore.service", (systemd / "nri-restore.service").read_text())
         put("usr/lib/tmpfiles.d/nri-restore.conf", (systemd / "nri-restore.tmpfiles").read_text())
+        for each in sorted((ROOT / "packaging/monitoring").iterdir()):
+            put(f"usr/share/doc/nri-restore/monitoring/{each.name}", each.read_text())
         put("etc/nri-restore/config.toml", (ROOT / "packaging/config.toml").read_text())
     for each in (tree, *tree.rglob("*")):
         if each.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,6 +35,8 @@ class Settled:
         self.deleting = deleting
         self.tell = tell
         self.states: Counter[State] = Counter()
+        self.oldest_s = 0.0
+        """Age of the oldest plan that is still being prepared or restored."""
         self._looking = threading.Lock()
 
     def look(self, plan: Plan) -> None:
@@ -51,13 +54,17 @@ class Settled:
 
     def look_at_all(self) -> None:
         states: Counter[State] = Counter()
+        oldest_s = 0.0
         for plan in plans_in(self.config.paths.plans):
             try:
                 self.look(plan)
-                states[state_of(plan)] += 1
+                state = state_of(plan)
+                states[state] += 1
+                if state in ("preparing", "restoring"):
+                    oldest_s = max(oldest_s, time.time() - plan.made_at)
             except (RestoreError, OSError) as error:  # of a plan that goes meanwhile
                 log.debug("plan %s: %s", plan.container_id[:12], error)
-        self.states = states
+        self.states, self.oldest_s = states, oldest_s
 
     def _keep(self, plan: Plan, request: RestoreRequest, outcome: Outcome) -> None:
         """What ``nri-restore show`` has to show when the plan is gone; a later attempt of that number replaces it."""

@@ -50,9 +50,10 @@ def test_large_counts_are_exact() -> None:
 
 
 def test_plans_connection_and_worker_are_told() -> None:
-    metrics = Metrics("1.2", plans={"ready": 3, "restored": 4}, cleaned=2, worker_starts=1)
+    metrics = Metrics("1.2", plans={"ready": 3, "restored": 4}, oldest_s=7.5, cleaned=2, worker_starts=1)
     found = samples(metrics, {"connects": 5, "owned": 7, "ordinary": 100, "late": 1}, connected=False)
     assert value(found, "plans", state="ready") == 3
+    assert value(found, "oldest_unfinished_seconds") == 7.5
     assert value(found, "orphans_cleaned_total") == 2
     assert value(found, "worker_starts_total") == 1
     assert value(found, "nri_connected") == 0

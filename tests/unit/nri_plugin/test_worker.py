@@ -244,7 +244,7 @@ def test_ping_is_answered_with_the_plans_there_are(
 
     def asked() -> bool:
         worker.handle({"job": "ping"})
-        return sent[-1] == {"alive": True, "plans": {"ready": 1}}
+        return sent[-1] == {"alive": True, "plans": {"ready": 1}, "oldest_s": 0.0}
 
     eventually(asked)
 

@@ -28,7 +28,7 @@ channel = socket.socket(fileno=descriptor)
 for line in channel.makefile("rb"):
     job = json.loads(line)
     if job["job"] == "ping":
-        channel.sendall(b'{{"alive": true, "plans": {{}}}}\\n')
+        channel.sendall(b'{{"alive": true, "plans": {{}}, "oldest_s": 0.0}}\\n')
         continue
     if job["job"] == "configure":
         with log.with_name("configured").open("ab") as file:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,10 +42,22 @@ def test_news_is_told_once_also_by_a_new_worker(
     first.look_at_all()
     assert sorted(told) == [("a", "restored", ""), ("c", "refused", "TtyDiffers")]
     assert first.states == {"restored": 1, "ready": 1, "refused": 1}
+    assert first.oldest_s == 0
     first.look(restored)
     under_way.write("restored", "1")
     settled().look_at_all()
     assert sorted(told) == [("a", "restored", ""), ("b", "restored", ""), ("c", "refused", "TtyDiffers")]
+
+
+def test_the_oldest_that_is_under_way_is_told(planned: Callable[..., Plan], settled: Callable[[], Settled]) -> None:
+    for letter, age_s, files in (("a", 500, {}), ("b", 100, {}), ("c", 900, {"status": "ok\n", "restored": "1"})):
+        plan = planned(letter)
+        for name, text in files.items():
+            plan.write(name, text)
+        os.utime(plan.path / "request", (1, time.time() - age_s))
+    looking = settled()
+    looking.look_at_all()
+    assert 500 <= looking.oldest_s < 600
 
 
 def test_what_went_wrong_is_kept_beside_the_logs_and_nothing_else(
