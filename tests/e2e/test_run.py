@@ -14,6 +14,7 @@ import yaml
 
 from shared.contract import HANDLER
 from tests.e2e.cluster import RealNodes
+from tests.e2e.cosign import Cosign
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
@@ -109,11 +110,15 @@ def test_dry_run_on_the_server_makes_nothing(
 
 
 def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
-    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str
+    cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str, tmp_path: Path
 ) -> None:
     """The last one: it deletes the pod of the others."""
     counted = int(backend(cluster).container("web").logs()[-1])
-    done = kubectl(*words(registry, busybox, "run", "--delete-source", "-o", "json"))
+    cosign = Cosign("containerd-2.1", tmp_path / "cosign")
+    key = cosign.key("own")
+    environment = {"COSIGN_PASSWORD": "secret", "PATH": f"{cosign.folder}/bin:{kubectl.env['PATH']}"}
+    more = ["--delete-source", "-o", "json", "--sign-key", str(key)]
+    done = kubectl(*words(registry, busybox, "run", *more), **environment)
     events = [json.loads(line) for line in done.splitlines()]
     ended = {each["phase"]: each["bytes"] for each in events if each["event"] == "finished"}
     assert list(ended) == ["checkpoint", "fetch", "push", "resume", "delete"]
@@ -123,5 +128,7 @@ def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
     resumed = backend(cluster).container("web-restored")
     first = int(resumed.logs()[-1])
     assert first >= counted
+    tags = json.loads(registry.request("GET", "/v2/checkpoints/run/tags/list")[2])["tags"]
+    assert [each.partition("-")[0] for each in tags if each != "1"] == ["sha256"]  # that of its signature
     wait_for(lambda: int(resumed.logs()[-1]) > first, "the counter to go on")
     wait_for(lambda: [each["metadata"]["name"] for each in cluster.pods()] == ["web-restored"], "the source to go")
