@@ -30,7 +30,7 @@ test: setup ## every test: unit, then real nodes
 hostile: setup ## forge checkpoints in hundreds of ways and restore them on a real node; the last line has the figures
 	@$(BIN)/python -m tests.hostile
 
-fuzz: setup ## feed every parser of foreign bytes with odd ones for MINUTES (10), guided by coverage; all share the time
+fuzz: setup ## feed parsers odd bytes for MINUTES (10), guided by coverage; all share the time; TARGET="tar elf" are some
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(addprefix --target ,$(TARGET))
 

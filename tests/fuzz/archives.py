@@ -11,10 +11,12 @@ from pathlib import Path
 
 import zstandard
 
+from kubectl_restore.check.rootfs import Layer, look_up
 from kubectl_restore.image.checkpoint_image import load_checkpoint_image
 from kubectl_restore.image.images import load_image
 from kubectl_restore.image.layout import INDEX_FILE, LAYOUT_FILE, LAYOUT_MARK, blob_path
 from kubectl_restore.image.oci_archive import ArchiveImages
+from kubectl_restore.image.source import Literal
 from shared import oci
 from shared.archive import open_checkpoint
 from shared.compression import Compression, Decompressed
@@ -119,6 +121,30 @@ def _zstd_seeds() -> Iterator[bytes]:
     yield zstandard.ZstdCompressor(level=19, write_content_size=False).compress(bytes(2 * LIMIT_BYTES))  # a bomb
 
 
+def _layers(content: bytes) -> None:
+    """A layer over another one, as ``check`` looks for a program's files in them."""
+    below = tar_of({"usr/bin/app": b"x", "etc/motd": b"y"})
+    layers = [Layer("above", Literal(with_checksums(content)), ("/etc/gone",)), Layer("below", Literal(below))]
+    found = look_up(layers, ["/usr/bin/app", "/bin/app", "/etc/motd", "/"])
+    assert found["/"] is not None
+
+
+def _layer_seeds() -> Iterator[bytes]:
+    yield tar_of_members(
+        [
+            member("usr/", kind=tarfile.DIRTYPE),
+            member("usr/bin/.wh.app"),
+            member("etc/.wh..wh..opq"),
+            member("bin", kind=tarfile.SYMTYPE, linkname="usr/bin"),
+            member("usr/bin/tool", b"x"),
+            member("usr/bin/app", kind=tarfile.LNKTYPE, linkname="usr/bin/tool"),
+        ]
+    )
+    # Each link leads to one before it: every pass over the layer resolves one of them.
+    chain = [member(f"l{n}", kind=tarfile.LNKTYPE, linkname=f"l{n + 1}") for n in range(3000)]
+    yield tar_of_members([*chain, member("usr/bin/app", kind=tarfile.LNKTYPE, linkname="l0")], tarfile.GNU_FORMAT)
+
+
 PLATFORM = oci.Platform("linux", "amd64")
 
 
@@ -156,5 +182,6 @@ TARGETS = (
     Target("archive", _archive, _archive_seeds),
     Target("gzip", lambda content: _decompressed(Compression.GZIP, content), _gzip_seeds),
     Target("zstd", lambda content: _decompressed(Compression.ZSTD, content), _zstd_seeds),
+    Target("layers", _layers, _layer_seeds),
     Target("oci-archive", _oci_archive, _oci_archive_seeds, (RestoreError,)),
 )

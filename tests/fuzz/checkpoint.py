@@ -9,6 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from kubectl_restore.check.contents import check_contents
+from kubectl_restore.check.cpu import dump_needs
+from kubectl_restore.check.files import expected_files
 from kubectl_restore.inspect.gather import gather
 from nri_plugin.restore.oldlog import log_lines
 from shared.checkpoint_files import CheckpointFiles
@@ -17,7 +20,7 @@ from shared.compare.mounts import check_mounts
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import check_structure, read_dump
 from shared.criu.dump_host import read_dump_host
-from shared.criu.images import header
+from shared.criu.images import ImageDirectory, header
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
@@ -78,6 +81,14 @@ def sound() -> dict[str, bytes]:
     for pid in (1, 2):
         core = dump.images[f"core-{pid}.img"][0]
         core.thread_core.seccomp_mode, core.thread_core.seccomp_filter = 2, 0  # type: ignore[attr-defined]
+    dump.images["tty-info.img"] = [pb.TtyInfoEntry(id=1, type=4, rdev=0x8800)]
+    dump.images["memfd.img"] = [pb.MemfdInodeEntry(name=b"a", size=4096, shmid=1, inode_id=1)]
+    dump.images["cpuinfo.img"] = [pb.CpuinfoEntry(x86_entry=[pb.CpuinfoX86Entry(capability=[1] * 12, xsave_size=832)])]
+    dump.images["pagemap-shmem-1.img"] = [
+        pb.PagemapHead(pages_id=9),
+        pb.PagemapEntry(vaddr=0, compat_nr_pages=0, flags=4, nr_pages=1),
+    ]
+    dump.raw["pages-9.img"] = bytes(4096)
     files = containerd(dump)
     files["checkpoint/ghost-file-1.img"] = GHOST
     files["stats-dump"] = b""
@@ -111,6 +122,10 @@ def read_everything(files: CheckpointFiles) -> None:
         check_structure(files)
         dump = read_dump(files)
         special = read_tmpfs(files, dump.mounts)
+        images = ImageDirectory(files, "checkpoint")
+        dump_needs(images, dump)
+        expected_files(images, dump)
+        list(check_contents(dump, checkpoint.spec))
         for refused in refusals(dump, checkpoint.spec, _live(), IDENTITY, special):
             check_sentence(refused)
     except CheckpointInvalid as error:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import websocket
 
+from kubectl_restore.check.machine import node_machine
 from kubectl_restore.image import registry
 from kubectl_restore.kube import exec as execution
 from nri_plugin.nri.protocol import CreateContainer, PluginProtocol
@@ -17,7 +18,7 @@ from nri_plugin.restore.request import RestoreRequest, concerns_us, request_of
 from nri_plugin.ttrpc.errors import ProtocolError
 from shared import oci
 from shared.compare.pod_identity import pod_identity
-from shared.contract import POD_CHECKPOINT
+from shared.contract import NODE_FACTS, POD_CHECKPOINT
 from shared.errors import RestoreError
 from tests.fuzz.target import Target, attempt
 
@@ -163,7 +164,19 @@ def _exec_seeds() -> Iterator[bytes]:
     yield DEEP
 
 
+def _facts(content: bytes) -> None:
+    """What a node's annotation says about it."""
+    node = {"metadata": {"name": "node", "annotations": {NODE_FACTS: content.decode(errors="replace")}}}
+    assert node_machine(node).cgroup_version in (None, 1, 2)
+
+
+def _fact_seeds() -> Iterator[bytes]:
+    yield b'{"criu":"4.2","cgroup":2,"lsm":"none","cpu":"x","cpuFlags":["sse"],"xsave":832}'
+    yield DEEP
+
+
 TARGETS = (
+    Target("node-facts", _facts, _fact_seeds, ()),
     Target("nri", _nri, _nri_seeds, (ProtocolError,)),
     Target("annotations", _annotations, _annotation_seeds, (RestoreError,)),
     Target("manifest", _manifest, _manifest_seeds, (RestoreError,)),

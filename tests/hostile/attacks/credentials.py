@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+
+from shared.criu import criu_pb2 as pb
 from shared.criu.capabilities import NAMES
 from shared.spec import Capabilities
 from tests.hostile.attack import Change, add, attack, twin
@@ -53,6 +56,15 @@ def _three_words(forgery: Forgery) -> None:
 @attack("credentials left out", "ImageDamaged")
 def _no_creds(forgery: Forgery) -> None:
     forgery.core().thread_core.ClearField("creds")
+
+
+@attack("credentials given twice in one message, the second time root's", "IdentityExceeds", "user")
+def _twice(forgery: Forgery) -> None:
+    whole = forgery.contents()["checkpoint/core-1.img"]
+    creds = pb.CredsEntry(uid=0, euid=0, suid=0, fsuid=0)
+    again = pb.CoreEntry(thread_core=pb.ThreadCoreEntry(creds=creds)).SerializeToString()
+    (size,) = struct.unpack_from("<I", whole, 8)
+    forgery.raw("core-1.img", whole[:8] + struct.pack("<I", size + len(again)) + whole[12:] + again)
 
 
 def _identity(field: str, value: int) -> Change:
