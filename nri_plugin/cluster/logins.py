@@ -6,7 +6,6 @@ Source: kubernetes pkg/credentialprovider/keyring.go (BasicDockerKeyring), confi
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -56,7 +55,7 @@ def _entries(secret: Mapping[str, Any]) -> Iterator[tuple[str, Login]]:
         document = json.loads(base64.b64decode(secret["data"][key])) if key else {}
         auths = document["auths"] if key == ".dockerconfigjson" else document
         entries = dict(auths).items()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return
     for place, entry in entries:
         if isinstance(entry, dict) and (login := _login(entry)):
@@ -77,7 +76,7 @@ def _login(entry: Mapping[str, Any]) -> Login | None:
     if auth := entry.get("auth"):
         try:
             user, colon, password = base64.b64decode(str(auth)).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no UTF-8 in it
             return None
         return (user, password.rstrip("\0")) if colon else None
     name, secret = entry.get("username"), entry.get("password")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import websocket
 from kubectl_restore.check.machine import node_machine
 from kubectl_restore.image import registry
 from kubectl_restore.kube import exec as execution
+from nri_plugin.cluster.logins import logins_for
 from nri_plugin.nri.protocol import CreateContainer, PluginProtocol
 from nri_plugin.restore.request import RestoreRequest, concerns_us, request_of
 from nri_plugin.ttrpc.errors import ProtocolError
@@ -175,7 +177,27 @@ def _fact_seeds() -> Iterator[bytes]:
     yield DEEP
 
 
+def _secret(content: bytes) -> None:
+    """A pull secret, which whoever may create pods may write."""
+    for kind in ("dockerconfigjson", "dockercfg"):
+        data = {f".{kind}": base64.b64encode(content).decode()}
+        for user, password in logins_for("registry.example/a/b:1", [{"type": f"kubernetes.io/{kind}", "data": data}]):
+            assert isinstance(user, str)
+            assert isinstance(password, str)
+
+
+def _secret_seeds() -> Iterator[bytes]:
+    entry = {"auth": base64.b64encode(b"user:password").decode()}
+    places = {"registry.example": entry, "https://*.example/v1/a": {"username": "u", "password": "p"}}
+    yield json.dumps({"auths": places}).encode()
+    yield json.dumps(places).encode()
+    yield json.dumps({"registry.example": {"auth": "\u20ac"}}).encode()
+    yield json.dumps({"*a" * 2000 + ".example": entry}).encode()
+    yield DEEP
+
+
 TARGETS = (
+    Target("pull-secret", _secret, _secret_seeds, ()),
     Target("node-facts", _facts, _fact_seeds, ()),
     Target("nri", _nri, _nri_seeds, (ProtocolError,)),
     Target("annotations", _annotations, _annotation_seeds, (RestoreError,)),

@@ -69,6 +69,11 @@ def test_match(place: str, host: str, repository: str, does: bool) -> None:
         secret({"a.example": "text"}),
         secret({"a.example": {}}),
         secret({"a.example": {"auth": "!"}}),
+        secret({"a.example": {"auth": "\u20ac"}}),
+        {
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(b"[" * 100_000).decode()},
+        },
         secret({"a.example": {"auth": base64.b64encode(b"no colon").decode()}}),
         secret([]),
     ],
