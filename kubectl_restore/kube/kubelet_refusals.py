@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from kubectl_restore.kube.pods import Target
 
 _RPC: Final = re.compile(r"rpc error: code = (?P<code>\w+) desc = (?P<text>.*?)\)?\s*$", re.DOTALL)
-_LOG_FILE: Final = re.compile(r"(?:log file: ?|[Ss]ee |check )(?P<path>/\S+?)[\s,;)]*$")
+_LOG_FILE: Final = re.compile(r"(?:log file: ?|path= ?|[Ss]ee |check )(?P<path>/\S+?)(?:: unknown)?[\s,;)]*$")
+_WRAPPED: Final = re.compile(
+    r'checkpointing container "[0-9a-f]{64}" failed: |runc did not terminate successfully: exit status \d+: '
+)
+"""What containerd puts before CRIU's words."""
+
+
+class CheckpointFailed(RestoreError):
+    """CRIU failed; ``log`` is where its log is on the node, empty when that was not said."""
+
+    def __init__(self, sentence: str, log: str = "") -> None:
+        super().__init__("CheckpointFailed", sentence)
+        self.log = log
 
 
 @dataclass(frozen=True)
@@ -161,10 +173,10 @@ def _failed(said: str, target: Target, runtime: str, timeout_s: float | None) ->
             return RestoreError(known.reason, known.sentence.format(**fields))
     log = _LOG_FILE.search(text.strip())
     where = f"; CRIU's log is {log['path']} on node {target.node}" if log else ""
-    reason = text[: log.start()] if log else text
-    return RestoreError(
-        "CheckpointFailed",
+    reason = _WRAPPED.sub("", text[: log.start()] if log else text)
+    return CheckpointFailed(
         f"the checkpoint of {target.called} failed on node {target.node}: {_shortened(reason)}{where}",
+        log["path"] if log else "",
     )
 
 

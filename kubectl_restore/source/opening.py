@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kubectl_restore.image.progress import Progress
     from kubectl_restore.kube.connection import Connection
     from kubectl_restore.kube.kubelet import KubeletAccess, Taken
+    from kubectl_restore.kube.kubelet_refusals import CheckpointFailed
 
 TIMEOUT_S: Final = 300.0
 
@@ -104,12 +105,31 @@ def fetch(connection: Connection, name: NodeFile, destination: Path, fetching: F
 def checkpoint(connection: Connection, pod: str, container: str, fetching: Fetching) -> Taken:
     """Takes a checkpoint of a running container, alone."""
     from kubectl_restore.kube.kubelet import take
+    from kubectl_restore.kube.kubelet_refusals import CheckpointFailed
     from kubectl_restore.kube.lock import one_at_a_time
     from kubectl_restore.kube.pods import find_pod, target
 
     chosen = target(find_pod(connection, pod), container)
     with one_at_a_time(connection, chosen, fetching.warn):
-        return take(connection, chosen, timeout_s=fetching.timeout_s, access=fetching.access, note=fetching.warn)
+        try:
+            return take(connection, chosen, timeout_s=fetching.timeout_s, access=fetching.access, note=fetching.warn)
+        except CheckpointFailed as error:
+            raise _explained(connection, chosen.node, error, fetching) from error
+
+
+def _explained(connection: Connection, node: str, error: CheckpointFailed, fetching: Fetching) -> RestoreError:
+    """With what CRIU's log on the node says, where it may be read."""
+    from kubectl_restore.kube.criu_log import read_reason
+    from kubectl_restore.kube.transfer_pod import IMAGE
+
+    if not error.log:
+        return error
+    where = fetching.namespace or connection.namespace
+    try:
+        reason = read_reason(connection, node, error.log, image=fetching.image or IMAGE, namespace=where)
+    except RestoreError as unread:
+        return RestoreError(error.reason, f"{error} (it cannot be read from here: {unread})")
+    return RestoreError(error.reason, f"{error}: {reason}") if reason else error
 
 
 def _folder(parent: Path | None) -> Path:

@@ -103,6 +103,18 @@ def test_runtime_without_checkpoints_is_named(cluster: KubeApi, restore: Cli, bu
     assert cluster.leases() == []
 
 
+def test_reason_of_criu_is_read_on_the_node(cluster: KubeApi, restore: Cli, busybox: str) -> None:
+    script = "sleep 99 | nc -l -p 99 & until sleep 99 | nc 127.0.0.1 99; do sleep 0.1; done"
+    create(cluster, "connected", busybox, script=script)
+    wait_for(lambda: phase(cluster, "connected") == "Running", "the pod to run")
+    listed = backend(cluster).container("connected")
+    wait_for(lambda: " 01 " in listed.sh("cat /proc/net/tcp"), "the connection")
+    done = restore("checkpoint", "connected", "--transfer-image", busybox, status=1)
+    assert "inet: Connected TCP socket, consider using --tcp-established" in done.stderr
+    assert "a line 'tcp-established'" in done.stderr
+    wait_for(lambda: len(cluster.pods()) == 1, "the transfer pod to go")
+
+
 def test_container_that_ends_is_started_again(cluster: KubeApi, busybox: str) -> None:
     create(cluster, "brief", busybox, script="echo once; exit 3")
 

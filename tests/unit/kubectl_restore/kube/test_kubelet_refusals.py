@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kubectl_restore.kube.connection import Reply
-from kubectl_restore.kube.kubelet_refusals import refused
+from kubectl_restore.kube.kubelet_refusals import CheckpointFailed, refused
 from kubectl_restore.kube.pods import Target
 
 WEB = Target("shop", "web", "uid", "main", "node-1", "10.0.0.1")
@@ -89,9 +89,19 @@ def test_failures_of_the_runtime(text: str, reason: str, said: str) -> None:
     assert "\n" not in str(error)
 
 
-def test_log_of_criu_is_named() -> None:
-    text = rpc("Unknown", "criu failed: type DUMP errno 22\nlog file: /var/lib/containerd/x/dump.log")
-    error = refused(Reply(500, text.encode()), WEB)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "criu failed: type DUMP errno 22\nlog file: /var/lib/containerd/x/dump.log",
+        (
+            f'checkpointing container "{64 * "9"}" failed: runc did not terminate successfully: exit status 1: '
+            "criu failed: type DUMP errno 22 path= /var/lib/containerd/x/dump.log: unknown"
+        ),
+    ],
+)
+def test_log_of_criu_is_named(said: str) -> None:
+    error = refused(Reply(500, rpc("Unknown", said).encode()), WEB)
+    assert isinstance(error, CheckpointFailed) and error.log == "/var/lib/containerd/x/dump.log"
     assert str(error) == (
         "the checkpoint of container main of pod shop/web failed on node node-1: criu failed: type DUMP errno 22; "
         "CRIU's log is /var/lib/containerd/x/dump.log on node node-1"

@@ -7,7 +7,7 @@ import pytest
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.kube.connection import Connection
 from kubectl_restore.source.names import LocalFile, NodeFile, PodContainer
-from kubectl_restore.source.opening import Fetching, fetch, opened
+from kubectl_restore.source.opening import Fetching, checkpoint, fetch, opened
 from shared.errors import RestoreError
 from tests.support.kube_api import KubeApi
 from tests.support.kube_backend import Answer
@@ -72,6 +72,19 @@ def test_failing_checkpoint_frees_its_lock(api: KubeApi, nodes: MemoryNodes, fet
     with pytest.raises(RestoreError, match="criu said no"), opened(PodContainer("web"), fetching):
         pass
     assert api.leases() == []
+
+
+def test_log_of_criu_is_read_when_a_checkpoint_fails(api: KubeApi, nodes: MemoryNodes, fetching: Fetching) -> None:
+    api.add_pod("web")
+    said = "checkpointing of default/web/main failed (criu failed: type DUMP errno 0 path= /run/x/criu-dump.log)"
+    nodes.answers += [Answer(500, said), Answer(500, said)]
+    with pytest.raises(RestoreError, match=r"on node node-1 \(it cannot be read from here: .*/run/x"):
+        checkpoint(fetching.connect(), "web", "main", fetching)
+    nodes.path("/run/x").mkdir(parents=True)
+    nodes.path("/run/x/criu-dump.log").write_text("(00.1) Error (criu/a.c:1): why not\n")
+    with pytest.raises(RestoreError, match=r"criu-dump.log on node node-1: why not$"):
+        checkpoint(fetching.connect(), "web", "main", fetching)
+    assert api.pods()[1:] == [] and api.leases() == []
 
 
 def test_download_goes_to_the_cache_by_default(
