@@ -25,7 +25,7 @@ class Shape:
     before: str = ""
     """What the counter's shell does first."""
     init: bool = False
-    """An init container that writes ``ready`` into the volume ``shared``, and ends."""
+    """An init container that writes ``ready`` into the volume ``shared``, starts many processes, and ends."""
     sidecar: bool = False
     """A second container that is not restored."""
     user: int | None = None
@@ -96,7 +96,14 @@ SHAPES: Final = (
     Shape("host-network", {}, {"host_network": True}),
     Shape("host-pid", {}, {"host_pid": True}),
     Shape("host-ipc", {}, {"host_ipc": True}),
-    Shape("shared-processes", {}, {"share_processes": True}, sees="ps | grep -q '[s]leep 3600'"),
+    # CRIU needs the numbers that the processes had; the first ones are those of the pod's own process and its child.
+    Shape(
+        "shared-processes",
+        {"mounts": (_SHARED,)},
+        {"share_processes": True},
+        init=True,
+        sees="ps | grep -q '[s]leep 3600'",
+    ),
     Shape("terminal", {"tty": True, "stdin": True}),
     Shape("standard-input", {"stdin": True}),
     Shape(

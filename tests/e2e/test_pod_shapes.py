@@ -28,7 +28,7 @@ def start(kubelet: Kubelet, shape: Shape, spec: ContainerSpec, **pod: Any) -> Co
     """A pod of this shape; its main container last, after its init container and sidecar."""
     made = kubelet.run_pod(PodSpec(shape.name, **shape.pod, **pod))
     if shape.init:
-        script = ("sh", "-c", "echo ready > /shared/state")
+        script = ("sh", "-c", "echo ready > /shared/state; i=0; while [ $((i+=1)) -lt 90 ]; do (:); done")
         assert made.run(ContainerSpec(spec.image, "init", script, mounts=spec.mounts)).wait_exit().exit_code == 0
     if shape.sidecar:
         script = ("sh", "-c", "echo beside > /shared/state; sleep 1000")
