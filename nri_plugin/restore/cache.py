@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from nri_plugin.config import Cache
@@ -33,8 +33,9 @@ class ImageCache:
         entry = self._entry(image.digest)
         known = self._lines(entry)
         if known[:1] == [image.target] and reference in known[1:]:
-            os.utime(entry)
-            return
+            with suppress(FileNotFoundError):  # pruned just now
+                os.utime(entry)
+                return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         references = [*known[1:], reference] if known[:1] == [image.target] else [reference]
         # Replicas restored at once note the same image at once.
@@ -44,7 +45,7 @@ class ImageCache:
 
     def recall(self, reference: str) -> StoredImage | None:
         """The image last asked for as ``reference`` whose content our lease kept; None when there is none."""
-        entries = sorted(self._entries(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        entries = sorted(self._entries(), key=_used_at, reverse=True)
         for entry in entries:
             target, *references = self._lines(entry) or [""]
             if reference in references:
@@ -61,10 +62,10 @@ class ImageCache:
         """
         used = in_use()
         idle = [entry for entry in self._entries() if f"sha256:{entry.name}" not in used]
-        idle.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        idle.sort(key=_used_at, reverse=True)
         oldest = time.time() - self.limits.unused_age_s
         for position, entry in enumerate(idle):
-            if position >= self.limits.unused or entry.stat().st_mtime < oldest:
+            if position >= self.limits.unused or _used_at(entry) < oldest:
                 self._drop(entry.name, in_use, lock)
         kept = {LEASE_PREFIX + entry.name for entry in self._entries()}
         for lease in self.containerd.leases(LEASE_PREFIX):
@@ -98,3 +99,11 @@ class ImageCache:
             return entry.read_text().splitlines()
         except FileNotFoundError:
             return []
+
+
+def _used_at(entry: Path) -> float:
+    """When the image was last used, as a Unix time; 0 for an entry that another thread has just dropped."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -91,3 +91,17 @@ def test_replicas_note_their_image_at_once(tmp_path: Path, cache_of: Callable[[i
             for done in [pool.submit(cache.remember, image(), f"registry/{round_}-{each}") for each in range(8)]:
                 done.result()
     assert len([entry for entry in (tmp_path / "images").iterdir() if not entry.name.startswith(".")]) == 1
+
+
+def test_entry_that_is_dropped_while_it_is_noted_or_looked_at_costs_nothing(
+    leases: Leases, cache_of: Callable[[int], ImageCache]
+) -> None:
+    cache = cache_of(0)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(300):
+            noting = [pool.submit(cache.remember, image(), "registry.example/app:1") for _ in range(2)]
+            dropping = [pool.submit(cache.prune, frozenset, unlocked) for _ in range(2)]
+            for done in (*noting, *dropping):
+                done.result()
+    cache.remember(image(), "registry.example/app:1")
+    assert cache._lines(cache._entry(DIGEST)) == [DIGEST, "registry.example/app:1"]
