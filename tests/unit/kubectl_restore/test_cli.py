@@ -11,7 +11,6 @@ from kubectl_restore.cli import VERBS
 HEAVY = (
     "_pytest",
     "asyncio",
-    "elftools",
     "google.protobuf",
     "grpc",
     "http.client",

@@ -77,6 +77,13 @@ def test_note_beyond_the_bytes_given_is_unknown() -> None:
     assert facts is None or facts.build_id is None
 
 
+def test_note_beyond_the_bytes_given_hides_none_before_it() -> None:
+    notes = [note(NT_BUILD_ID, BUILD_ID), note(NT_PROPERTIES, bytes(16))]
+    facts = read_elf(elf(notes)[: -len(notes[1])])
+    assert facts is not None
+    assert facts.build_id == BUILD_ID.hex()
+
+
 def test_huge_note_is_not_read() -> None:
     facts = read_elf(elf([note(NT_BUILD_ID, bytes(20 << 10))]))
     assert facts is not None
