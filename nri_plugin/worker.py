@@ -135,6 +135,11 @@ class Worker:
             return None
         return request.subject if request else None
 
+    def survey(self) -> None:
+        """Learns what this node is before the first restore needs it, which says what is wrong with it."""
+        with suppress(RestoreError):
+            self.node.kernel()
+
     def answer(self, request: RestoreRequest, error: RestoreError | None) -> None:
         reason, sentence = (error.reason, error.sentence) if error else (None, None)
         self.send({"container_id": request.container_id, "reason": reason, "sentence": sentence})
@@ -286,6 +291,7 @@ def main(descriptor: int) -> None:
             config = read_document(json.loads(first)["config"], source="the session")
             logs.configure(config.log, "worker")
             worker = Worker(config, send)
+            worker.pool.submit(worker.logged, worker.survey)
             worker.pool.submit(worker.logged, worker.cluster.publish)
         for line in jobs:
             worker.handle(json.loads(line))

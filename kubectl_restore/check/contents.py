@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_restore.check.findings import Finding, finding, listed
+from kubectl_restore.check.findings import finding
 from kubectl_restore.inspect.losses import is_pod_address
 from kubectl_restore.inspect.naming import endpoint, internet_state, protocol
 from shared import contract
 from shared.criu.dump import Dump
 from shared.criu.open_files import InternetSocket
+from shared.preflight.findings import Finding, listed
+from shared.preflight.platform import confinements
 from shared.spec import RuntimeSpec
 
 PROVIDED = frozenset(
@@ -46,9 +48,7 @@ def check_contents(dump: Dump, spec: RuntimeSpec) -> Iterator[Finding]:
     if needed:
         sentence = f"the pod must mount something at {listed(needed)}, with the same access as then"
         yield finding("MountsNeeded", "pod", sentence)
-    profiles = sorted(
-        {thread.credentials.lsm_profile for task in dump.tasks for thread in task.threads} - {"", "unconfined"}
-    )
+    profiles = confinements(dump)
     if profiles:
         sentence = f"the processes run under the {dump.inventory.lsm} profile {listed(profiles)}; the node must have it"
         yield finding("LsmProfile", "machine", sentence)

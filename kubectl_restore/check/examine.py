@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_restore.check.contents import check_contents
-from kubectl_restore.check.cpu import CpuNeeds, dump_needs, level_needs
-from kubectl_restore.check.files import compare_files, expected_files, volumes
-from kubectl_restore.check.findings import Finding, Report, finding, report_of
+from kubectl_restore.check.findings import Report, finding, report_of
 from kubectl_restore.check.machine import GO_ARCHITECTURES
-from kubectl_restore.check.platform import check_cpu, check_platform
-from kubectl_restore.check.pod import PodContainer, check_pod
+from kubectl_restore.check.pod import PodContainer, check_memory, check_pod
 from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up, special_in_diff
 from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
 from kubectl_restore.reading import OpenCheckpoint
@@ -23,6 +20,10 @@ from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.node_facts import NodeFacts
+from shared.preflight.cpu import dump_needs, level_needs
+from shared.preflight.files import compare_files, expected_files, volumes
+from shared.preflight.findings import Finding
+from shared.preflight.platform import check_cpu, check_platform
 
 NO_BASE = "none"
 """``--base none``: the files are not compared."""
@@ -56,7 +57,11 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     pages = sum(name.startswith("pages-") for name in dump.images)
     whole = f"{len(dump.images)} images of {len(dump.tasks)} processes, {pages} of memory, sizes as their indexes say"
     yield finding("CheckpointWhole", "checkpoint", whole)
-    yield from check_platform(dump, host, checkpoint.criu_version, question.machine)
+    machine = question.machine
+    if machine.os == "linux":
+        yield from check_platform(dump, host, checkpoint.criu_version, machine)
+    else:
+        yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
     yield from check_contents(dump, checkpoint.spec)
     images = ImageDirectory(opened.files, "checkpoint")
     needs = dump_needs(images, dump)
@@ -71,13 +76,14 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
             yield finding("BaseUnreadable", "files", f"the base image cannot be read to the end: {error}")
         else:
             levels = (there.elf.isa_level for there in found.values() if there and there.elf)
-            needs = CpuNeeds(needs.flags | level_needs(levels), needs.recorded)
+            needs = replace(needs, flags=needs.flags | level_needs(levels))
             yield from compare_files(expected, found)
-    if question.machine.os == "linux":
-        yield check_cpu(needs, host, question.machine)
+    if machine.os == "linux":
+        yield check_cpu(needs, host, machine)
     if question.pod:
         special = [*read_tmpfs(opened.files, dump.mounts), *special_in_diff(opened.files, checkpoint)]
-        yield from check_pod(question.pod, checkpoint, dump, special)
+        memory = check_memory(question.pod, images, dump)
+        yield from check_pod(question.pod, checkpoint, dump, special, memory)
 
 
 def _root(

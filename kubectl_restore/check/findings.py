@@ -5,57 +5,24 @@ A finding of the node's own rules keeps the rule's code (shared/compare); those 
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
+
+from shared.preflight import findings as preflight
+from shared.preflight.findings import Area, Finding, Level
 
 KIND: Final = "CheckpointCheck"
 
-Area = Literal["checkpoint", "machine", "processor", "files", "network", "pod"]
-
-
-class Level(enum.StrEnum):
-    ok = "ok"
-    note = "note"
-    """A difference that does not stop a restore."""
-    unknown = "unknown"
-    """Could decide, and could not be looked at."""
-    fails = "fails"
-
-
 CODES: Final[dict[str, Level]] = {
+    **preflight.CODES,
     "CheckpointWhole": Level.ok,
     "CheckpointDamaged": Level.fails,
     "CriuPluginNeeded": Level.unknown,
     "NotLinux": Level.fails,
-    "ArchitectureSame": Level.ok,
-    "ArchitectureDiffers": Level.fails,
-    "ArchitectureUnknown": Level.unknown,
-    "KernelNewEnough": Level.ok,
-    "KernelOlder": Level.note,
-    "KernelFeatureMissing": Level.fails,
-    "KernelUnknown": Level.note,
-    "CgroupVersionDiffers": Level.fails,
-    "CgroupVersionUnknown": Level.unknown,
-    "CriuNewEnough": Level.ok,
-    "CriuNotRecorded": Level.note,
-    "CriuTooOld": Level.fails,
-    "CriuMissing": Level.fails,
-    "CriuUnknown": Level.unknown,
-    "CpuSuffices": Level.ok,
-    "CpuFeaturesMissing": Level.fails,
-    "CpuUnknown": Level.unknown,
-    "CpuNeedsUnknown": Level.note,
-    "FilesMatch": Level.ok,
-    "FileMissing": Level.fails,
-    "FileSizeDiffers": Level.fails,
-    "FileModeDiffers": Level.fails,
-    "BuildIdDiffers": Level.fails,
     "BaseUnreadable": Level.unknown,
     "BaseNotChecked": Level.note,
     "BaseDoubtful": Level.note,
-    "FilesOnVolumes": Level.note,
     "BoundToPodIp": Level.fails,
     "TcpConnections": Level.note,
     "FileLocks": Level.note,
@@ -70,15 +37,7 @@ CODES: Final[dict[str, Level]] = {
     "BaseImageDiffers": Level.fails,
     "WillBeMissing": Level.note,
 }
-"""Level of each code of our own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    code: str
-    level: Level
-    area: Area
-    sentence: str
+"""Level of each code of this command's own and of the rules that nodes have too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +71,3 @@ def report_of(checkpoint: str, against: str, findings: Iterable[Finding]) -> Rep
     elif Level.unknown in levels:
         verdict = "could not tell"
     return Report(checkpoint, against, verdict, found)
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """``a, b and 3 more``."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

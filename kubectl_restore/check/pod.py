@@ -8,19 +8,23 @@ container_create_linux.go and pkg/oci (what security contexts become), kubernete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from kubectl_restore.check.findings import Finding, Level, finding
+from kubectl_restore.check.findings import finding
+from kubectl_restore.manifest.quantity import bytes_of
 from shared import contract
 from shared.compare import PodIdentity, check_command, check_settings, refusals
 from shared.compare.mounts import EXPENDABLE, check_mounts
 from shared.compare.paths import is_bind, where
 from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
+from shared.criu.images import ImageDirectory
 from shared.errors import Refused, RestoreError
 from shared.metadata import Checkpoint
+from shared.preflight.findings import Finding, Level
+from shared.preflight.memory import check_memory_limit
 from shared.spec import Capabilities, Mount, Namespace, RuntimeSpec
 from shared.special_files import SpecialFile
 
@@ -89,10 +93,17 @@ def choose_container(document: Any, wanted: str, dumped: str) -> PodContainer:
 
 
 def check_pod(
-    asked: PodContainer, checkpoint: Checkpoint, dump: Dump, special: Sequence[SpecialFile]
+    asked: PodContainer,
+    checkpoint: Checkpoint,
+    dump: Dump,
+    special: Sequence[SpecialFile],
+    also: Iterable[Finding] = (),
 ) -> Iterator[Finding]:
-    """Every rule of the node's; one finding a code, for many processes break the same one as a rule."""
-    found = [*_annotations(asked, dump), *_image(asked, checkpoint)]
+    """Every rule of the node's; one finding a code, for many processes break the same one as a rule.
+
+    ``also``: what else was found about the pod (check_memory).
+    """
+    found = [*_annotations(asked, dump), *_image(asked, checkpoint), *also]
     live = live_spec(asked, checkpoint.spec)
     identity = PodIdentity(group_fixed="runAsGroup" in _security(asked), groups_fixed=False)
     missing: list[str] = []
@@ -114,6 +125,13 @@ def check_pod(
     yield from found
     if not any(one.level is Level.fails for one in found):
         yield finding("PodFits", "pod", f"container {asked.name} of the pod asks for what the checkpoint has")
+
+
+def check_memory(asked: PodContainer, images: ImageDirectory, dump: Dump) -> Iterator[Finding]:
+    """The container's memory limit; raises CheckpointInvalid."""
+    limits = _mapping(_mapping(asked.container.get("resources")).get("limits"))
+    limit = bytes_of(limits.get("memory"))
+    return check_memory_limit(images, dump, limit) if limit else iter(())
 
 
 def live_spec(asked: PodContainer, dumped: RuntimeSpec) -> RuntimeSpec:

@@ -14,8 +14,9 @@ from kubectl_restore.image.images import Image
 from kubectl_restore.image.source import Literal, Opened, Source
 from shared.archive import CheckpointFiles
 from shared.compression import Compression, Decompressed, sniff
-from shared.elf import HEAD_BYTES, ElfFacts, read_elf
+from shared.elf import HEAD_BYTES, read_elf
 from shared.metadata import Checkpoint
+from shared.preflight.files import Found
 from shared.special_files import SpecialFile, special_files
 from shared.tar import EVERY, MemberWalk, TarMember, TarStream
 
@@ -31,16 +32,6 @@ class Layer:
     source: Source
     deleted: tuple[str, ...] = ()
     """Absolute paths that are gone once the layer lies on those below, beside its own whiteouts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    kind: str
-    """file, directory, symbolic link … as TarMember.kind."""
-    size: int
-    mode: int | None
-    """Permission bits; None for the root, which gets those it had, and for a folder without a member of its own."""
-    elf: ElfFacts | None
 
 
 def layers_of(files: CheckpointFiles, checkpoint: Checkpoint, base: Image) -> list[Layer]:

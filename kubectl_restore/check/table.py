@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import IO, Final
 
-from kubectl_restore.check.findings import Level, Report
+from kubectl_restore.check.findings import Report
 from kubectl_restore.printing import Piece, Style, on_terminal, print_pieces, safe
+from shared.preflight.findings import Level
 
 _HEADS: Final = ("LEVEL", "CODE", "FINDING")
 _SPACE: Final = 3

@@ -253,18 +253,12 @@ def _engine(files: CheckpointFiles, checkpoint: Checkpoint, dump: Dump) -> facts
         kernel=host.kernel,
         architecture=dump.root.machine,
         cpu=host.cpu,
-        cgroup_version=cgroup_version(dump),
+        cgroup_version=dump.cgroup_version,
         lsm=dump.inventory.lsm,
         network_lock=dump.inventory.network_lock,
         plugins=dump.inventory.plugins,
         frozen_seconds=host.frozen_s,
     )
-
-
-def cgroup_version(dump: Dump) -> int | None:
-    """1 or 2, by the kind of file system below /sys/fs/cgroup; None when the container has none mounted."""
-    kinds = {mount.fstype for mount in dump.mounts}
-    return 1 if "cgroup" in kinds else 2 if "cgroup2" in kinds else None
 
 
 def _container(checkpoint: Checkpoint, dump: Dump, checkpointed_at: datetime | None) -> facts.Container:

@@ -17,6 +17,7 @@ from nri_plugin.node import containerd, crio
 from nri_plugin.node.changes import read
 from nri_plugin.node.configure import WRAPPER_CONFIG, find
 from nri_plugin.node.toml import Table, merged, parse, table
+from nri_plugin.restore.kernel import check_kernel
 from shared.errors import CommandFailed, RestoreError
 from shared.run import run
 
@@ -58,14 +59,13 @@ def criu() -> Finding:
 def kernel() -> Finding:
     release = os.uname().release
     try:
-        checked = run(["criu", "check"], timeout_s=60, check=False)
+        said = check_kernel()
     except RestoreError as error:
         return Finding("kernel", "warn", error.sentence, "criu check tells what the kernel lacks; install criu")
-    if checked.returncode:
-        said = (checked.stderr + checked.stdout).strip().splitlines()
+    if not said.passed:
         # A kernel without tun devices restores all that has none; CRIU's check gives up there (criu/cr-check.c).
-        lacks = [line for line in said if "Error (" in line and "criu/tun.c" not in line]
-        if said and not lacks:
+        lacks = [error for error in said.errors if "criu/tun.c" not in error]
+        if said.errors and not lacks:
             return Finding("kernel", "warn", f"{release} has no tun devices", "load the module tun if you need them")
         text = f"{release}: {lacks[0] if lacks else 'criu check fails and says nothing'}"
         return Finding("kernel", "fail", text, "see `criu check`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
+from nri_plugin.restore.kernel import KernelCheck, check_kernel
 from nri_plugin.restore.signature import Signatures
 from nri_plugin.restore.verify import Verdicts
 from shared.archive import CheckpointFiles, open_checkpoint
@@ -24,9 +24,9 @@ from shared.criu.dump import Dump, check_structure, read_dump
 from shared.criu.images import ImageDirectory
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
-from shared.errors import CheckpointInvalid, Refused, Unavailable
+from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.metadata import Checkpoint, read_checkpoint
-from shared.run import run
+from shared.node_facts import NodeFacts, gather
 from shared.special_files import SpecialFile, special_files
 
 
@@ -65,11 +65,18 @@ class Node:
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     verdicts: Verdicts = field(default_factory=Verdicts)
+    suited: dict[str, NodeFacts] = field(default_factory=dict)
+    """By image digest: the facts of this node that the checkpoint was found to suit."""
+    compared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By image digest: the lower directories of a root file system whose files were found to be the dump's."""
     _opened: dict[str, OpenedCheckpoint] = field(default_factory=dict)
     _in_diff: dict[str, tuple[SpecialFile, ...]] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
-    _criu_version: tuple[tuple[str, int], str] | None = None
+    _gathering: threading.Lock = field(default_factory=threading.Lock)
+    _checking: threading.Lock = field(default_factory=threading.Lock)
+    _facts: tuple[tuple[str, int], NodeFacts] | None = None
+    _kernel: tuple[NodeFacts, KernelCheck] | None = None
 
     @classmethod
     def of(cls, config: Config) -> Node:
@@ -142,31 +149,34 @@ class Node:
                 self._opened.pop(digest, None)
                 self._in_diff.pop(digest, None)
 
-    def check_criu(self, checkpoint: Checkpoint) -> None:
-        """Raises Refused("CriuTooOld"): criu 4.1 crashes or fails on dumps of 4.2 (vdso, restorer)."""
-        if checkpoint.criu_version is None:
-            return
-        here = self.criu_version()
-        if _numbers(here) < _numbers(checkpoint.criu_version):
-            raise Refused(
-                "CriuTooOld",
-                f"the checkpoint was made by CRIU {checkpoint.criu_version}, this node has {here}; "
-                f"install CRIU {checkpoint.criu_version} or later",
-            )
+    def facts(self) -> NodeFacts:
+        """What this node is, gathered once for each criu that lay in the PATH; the same object as long as it holds.
 
-    def criu_version(self) -> str:
-        """The node's CRIU version, asked once for each program that lay in the PATH."""
+        Raises Refused("CriuMissing").
+        """
         program = shutil.which("criu")
         if program is None:
-            raise Refused("CriuMissing", "this node cannot restore: it has no criu in the PATH; install criu")
+            raise Refused("CriuMissing", "this node has no criu; install it there")
         identity = (program, Path(program).stat().st_mtime_ns)
-        if self._criu_version is None or self._criu_version[0] != identity:
-            said = run([program, "--version"], timeout_s=10, check=False).stdout
-            found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
-            if not found:
-                raise Unavailable("CriuMissing", f"this node cannot restore: criu --version says {said[:80]!r}")
-            self._criu_version = (identity, found[1])
-        return self._criu_version[1]
+        with self._gathering:
+            if self._facts is None or self._facts[0] != identity:
+                facts = gather("this node")
+                if facts.criu_version is None:
+                    raise Unavailable("CriuMissing", f"this node cannot restore: {program} --version says no version")
+                self._facts = (identity, facts)
+            return self._facts[1]
+
+    def kernel(self) -> KernelCheck:
+        """What ``criu check`` says, once for each criu; raises what ``facts`` does."""
+        facts = self.facts()
+        with self._checking:
+            if self._kernel is None or self._kernel[0] is not facts:
+                try:
+                    said = check_kernel()
+                except RestoreError as error:
+                    said = KernelCheck(False, (), (error.sentence,))
+                self._kernel = (facts, said)
+            return self._kernel[1]
 
 
 def diff_special_files(files: CheckpointFiles, name: str, *, limit_bytes: int) -> tuple[SpecialFile, ...]:
@@ -199,7 +209,3 @@ class _Forward:
         before = self.source.tell()
         end = self.source.seek(0, 2)
         return self.source.seek(min(before + size, end)) - before
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

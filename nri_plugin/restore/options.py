@@ -44,3 +44,12 @@ def arguments(images: Path, work: Path) -> tuple[str, ...]:
 def stopped_pids(dump: Dump) -> tuple[int, ...]:
     """Pids (in the container) that were stopped when dumped and must stay so: everything else is woken by SIGCONT."""
     return tuple(task.pid for task in dump.tasks if task.state == "stopped")
+
+
+def lasting(namespace: str) -> str:
+    """The same namespace by a path that outlives the pod, where it is the node's own."""
+    own = Path("/proc/1/ns") / Path(namespace).name
+    try:
+        return str(own) if own.samefile(namespace) else namespace
+    except OSError:
+        return namespace

@@ -15,7 +15,7 @@ from nri_plugin.config import Config
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import NotFound
 from nri_plugin.containerd.images import pull
-from nri_plugin.restore import cover, options, policy, rootfs
+from nri_plugin.restore import cover, options, policy, preflight, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.node import Node, OpenedCheckpoint
@@ -114,6 +114,8 @@ def restore(
         overlay = fill_own_rootfs(node, request, opened, record, report)
     elif lower is not None:
         overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower)
+    with report.phase("files"):
+        preflight.check_rest(node, request, opened, record.snapshot_key, overlay)
     with report.phase("plan"):
         write_plan(node, request, plan, opened, live, record, overlay)
         plan.write("status", "ok\n")
@@ -229,7 +231,6 @@ def check(
     with report.phase("view"):
         opened = node.open(image)
     with report.phase("check"):
-        node.check_criu(opened.checkpoint)
         if not request.native:
             # containerd's own restore creates the container from the base image, whose command means nothing here.
             check_command(opened.checkpoint.spec, request.args)
@@ -241,6 +242,8 @@ def check(
             if request.checkpoint is None and not request.native:
                 rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
+    with report.phase("preflight"):
+        preflight.check(node, request, opened)
     return opened
 
 
@@ -337,7 +340,7 @@ def write_plan(
     work.mkdir(mode=0o700, exist_ok=True)
     plan.write("criu.conf", options.criu_config(request, opened.dump))
     plan.write("argv", "".join(f"{word}\n" for word in options.arguments(node.views.images(opened.image.digest), work)))
-    plan.write("namespaces", "".join(f"{ns.type} {lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
+    plan.write("namespaces", "".join(f"{ns.type} {options.lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
         plan.write("shares-mounts", "")
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
@@ -367,15 +370,6 @@ def write_plan(
             )
         plan.write("log", lines)
         plan.write("logpath", f"{log_path}\n")
-
-
-def lasting(namespace: str) -> str:
-    """The same namespace by a path that outlives the pod, where it is the node's own."""
-    own = Path("/proc/1/ns") / Path(namespace).name
-    try:
-        return str(own) if own.samefile(namespace) else namespace
-    except OSError:
-        return namespace
 
 
 def adjustments(found: Corrections) -> str:

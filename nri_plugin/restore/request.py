@@ -106,6 +106,10 @@ class RestoreRequest:
     on_restart: OnRestart
     tcp: Tcp
     criu: tuple[str, ...]
+    memory_bytes: int | None = None
+    """The limit, as the runtime was asked for it."""
+    memory_swap_bytes: int | None = None
+    """The limit of memory and swap together."""
 
     @property
     def subject(self) -> Subject:
@@ -206,6 +210,7 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
     annotations = container.annotations
     native = annotations.get(NATIVE_RESTORED) == "true" and NATIVE_IMAGE in annotations
     restarts = annotations.get(RESTART_COUNT, "0")
+    memory = container.linux.resources.memory
     return RestoreRequest(
         container_id=container.id,
         container_name=name,
@@ -227,4 +232,6 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
         on_restart=_choice(pod, name, contract.POD_ON_RESTART, ("restore", "start")),
         tcp=_choice(pod, name, contract.POD_TCP, ("close", "established", "refuse")),
         criu=criu,
+        memory_bytes=memory.limit.value if memory.HasField("limit") else None,
+        memory_swap_bytes=memory.swap.value if memory.HasField("swap") else None,
     )

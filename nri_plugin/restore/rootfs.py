@@ -285,6 +285,17 @@ def over_lower(containerd: Containerd, snapshot_key: str, lower: tuple[str, ...]
     return replace(_own_overlay(containerd.mounts(snapshot_key)), lower=lower)
 
 
+def own(containerd: Containerd, snapshot_key: str) -> Overlay | None:
+    """A container's root as the runtime mounts it; None where it is no overlay and no directory."""
+    mounts = containerd.mounts(snapshot_key)
+    if len(mounts) == 1 and mounts[0].type == "bind":
+        return Overlay((mounts[0].source,), "", "", ())
+    try:
+        return _own_overlay(mounts)
+    except Refused:
+        return None
+
+
 def _own_overlay(mounts: Sequence[api.Mount]) -> Overlay:
     """A container's root as the runtime mounts it; anything but an overlay with an upper directory is refused."""
     options = _options(mounts)

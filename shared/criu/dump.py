@@ -108,6 +108,12 @@ class Dump:
         """Whether the container had a user namespace of its own."""
         return self.root.ids.user_ns != self.inventory.ids.user_ns
 
+    @property
+    def cgroup_version(self) -> int | None:
+        """1 or 2, by the kind of file system below /sys/fs/cgroup; None when the container has none mounted."""
+        kinds = {mount.fstype for mount in self.mounts}
+        return 1 if "cgroup" in kinds else 2 if "cgroup2" in kinds else None
+
     def regular_file(self, number: int) -> RegularFile | None:
         """The regular file with this id, e.g. Task.cwd_file."""
         return next((file for file in self.files if file.id == number and isinstance(file, RegularFile)), None)

@@ -35,7 +35,7 @@ _AREA_KEY: Final = bytes([14 << 3 | 2])
 _PAGE_BYTES: Final = (4096, 16_384, 65_536)
 """The image does not say which of them an aarch64 or ppc64 kernel had; the size of the pages image does."""
 _PE_PRESENT: Final = 4
-_GROWSDOWN: Final = 0x100
+_GROWSDOWN, _HUGETLB = 0x100, 0x40000
 _STACK, _VSYSCALL, _VDSO, _HEAP = 1 << 1, 1 << 2, 1 << 3, 1 << 5
 _FILE_PRIVATE, _FILE_SHARED, _ANON_SHARED, _ANON_PRIVATE = 1 << 6, 1 << 7, 1 << 8, 1 << 9
 _SYSV_IPC, _VVAR, _MEMFD, _SHADOW_STACK, _UPROBES = 1 << 10, 1 << 12, 1 << 14, 1 << 15, 1 << 17
@@ -58,6 +58,8 @@ class Area:
     """CRIU's number of shared anonymous memory, as in ``pagemap-shmem-<number>.img``; its content is dumped once."""
     dumped_bytes: int
     """How much of it the task's own pages hold; the rest is in its file, in a segment, or was never touched."""
+    huge: bool = False
+    """Of huge pages, which count against a limit of their own."""
 
     @property
     def size(self) -> int:
@@ -224,6 +226,7 @@ def _area(vma: VmaEntry, start_stack: int, dumped_bytes: int) -> Area:
         file=vma.shmid if of_file else None,
         segment=vma.shmid if status & _ANON_SHARED and not status & _SYSV_IPC else None,
         dumped_bytes=dumped_bytes,
+        huge=bool(vma.flags & _HUGETLB),
     )
 
 

@@ -23,8 +23,11 @@ Step = Literal["create", "start"]
 PLANS: Final = "/run/nri-restore"
 CRIU: Final = "/usr/local/sbin/criu"
 CALLS: Final = "/run/criu-calls"
-WRAPPER: Final = f'#!/bin/sh\n[ "$1" = --version ] || echo "$*" >> {CALLS}\nexec /usr/sbin/criu "$@"\n'
-"""Stands before the real CRIU in the PATH and counts."""
+WRAPPER: Final = f"""#!/bin/sh
+case $1 in --version | check | cpuinfo) ;; *) echo "$*" >> {CALLS} ;; esac
+exec /usr/sbin/criu "$@"
+"""
+"""Stands before the real CRIU in the PATH and counts what is more than a question."""
 SENTENCE_LIMIT: Final = 400
 
 STRICT: Final = ContainerSpec(
@@ -91,7 +94,7 @@ class Bench:
                 container.remove()
                 pod.containers.remove(container)
         assert (container is None) == (at == "create"), details
-        assert not begun if container is not None else True
+        assert not begun if container is not None else True, details
         assert self.criu_calls() == calls
         sentence = sentence_of(details, reason)
         assert says in sentence, details

@@ -16,16 +16,17 @@ from typing import Any, Final, Literal
 import pytest
 
 from shared.contract import HANDLER, POD_CHECKPOINT, TRIGGER_CONTAINERD
+from shared.elf import read_elf
 from tests.e2e.node.cri import CriError
-from tests.e2e.node.image import LAYER, OciImage, digest_of, image_of
+from tests.e2e.node.image import LAYER, OciImage, busybox_image, digest_of, image_of
 from tests.e2e.node.kubelet import RUNNING, Kubelet, Pod
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
-from tests.e2e.node.roots import Flavour
-from tests.e2e.node.specs import PodSpec, VolumeMount
+from tests.e2e.node.roots import Flavour, base_root
+from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.refusal_bench import CRIU, STRICT, WRAPPER, Bench, Step, open_bench, reference, sentence_of
-from tests.e2e.restoring import Taken, checkpointed, have, local, with_daemon
+from tests.e2e.restoring import Taken, checkpointed, have, local, push_base, with_daemon
 from tests.e2e.spoilt_checkpoints import GROUPS, OPTIONAL, PAGES
 from tests.e2e.spoilt_images import Archive, archive_image, delete_all, import_all, wrong_magic
 
@@ -38,9 +39,19 @@ def strict(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoint
 
 
 @pytest.fixture(scope="module")
-def bench(node: Node, own_checkpoint: Taken, strict: Taken) -> Iterator[Bench]:
-    containers = {each.case: each.checkpoint for each in SETTINGS} | {"plain": "plain", "strict": "strict"}
-    with open_bench(node, {"plain": own_checkpoint, "strict": strict}, containers) as bench:
+def large(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoints: Path) -> Taken:
+    """Holds 20 MB of memory."""
+    kubelet = Kubelet(node_of("containerd-2.1"))
+    script = "held=$(head -c 20000000 /dev/zero | tr '\\0' x); while :; do echo ${#held}; sleep 0.1; done"
+    spec = ContainerSpec(own_checkpoint.base, "large", ("sh", "-c", script))
+    return checkpointed(kubelet, checkpoints, PodSpec("large"), spec, lambda each: len(each.log()) > 3)
+
+
+@pytest.fixture(scope="module")
+def bench(node: Node, own_checkpoint: Taken, strict: Taken, large: Taken) -> Iterator[Bench]:
+    taken = {"plain": own_checkpoint, "strict": strict, "large": large}
+    containers = {each.case: each.checkpoint for each in SETTINGS} | {name: name for name in taken}
+    with open_bench(node, taken, containers) as bench:
         yield bench
 
 
@@ -50,7 +61,7 @@ def bench(node: Node, own_checkpoint: Taken, strict: Taken) -> Iterator[Bench]:
 @dataclass(frozen=True)
 class Setting:
     case: str
-    checkpoint: Literal["plain", "strict"]
+    checkpoint: Literal["plain", "strict", "large"]
     changes: dict[str, Any]
     reason: str
     at: Step
@@ -87,12 +98,20 @@ SETTINGS: Final = (
         "create",
         "mounts /more, /other",
     ),
+    Setting(
+        "memory",
+        "large",
+        {"memory_limit_bytes": 16 << 20},
+        "MemoryLimitTooLow",
+        "create",
+        "the container's limit is 16 MiB; raise resources.limits.memory",
+    ),
 )
 
 
-@pytest.mark.parametrize("name", ["plain", "strict"])
+@pytest.mark.parametrize("name", ["plain", "strict", "large"])
 def test_sound_checkpoint_restores_on_the_same_bench(bench: Bench, name: str) -> None:
-    bench.restore(bench.restoring(name, name))
+    bench.restore(bench.restoring(name, name, memory_limit_bytes=64 << 20))
 
 
 def test_checkpoint_without_its_optional_files_restores(bench: Bench) -> None:
@@ -287,6 +306,38 @@ def test_base_image_that_was_recorded_by_its_id_restores_where_the_node_has_it(b
     _restore_other_image(bench, name)
 
 
+def test_base_image_with_another_build_of_a_program_is_refused(bench: Bench, registry: Registry) -> None:
+    """Same size, same mode, another build ID; in archives of engines that record no digest only this can show it."""
+    root = base_root("containerd-1.7")
+    busybox = (root / "bin/busybox").read_bytes()
+    facts = read_elf(busybox)
+    assert facts is not None and facts.build_id
+    build_id = bytes.fromhex(facts.build_id)
+    assert busybox.count(build_id) == 1
+    rebuilt = busybox.replace(build_id, bytes(len(build_id)))
+    image = busybox_image(root, {"etc/changed": b"original\n", "bin/busybox": rebuilt})
+    base = push_base(registry, image, "rebuilt:1")
+    have(bench.node, base)
+    name = reference("rebuilt")
+    spoilt = bench.archive.with_json("config.dump", rootfsImageRef=local(f"rebuilt@{image.digest}"))
+    import_all(bench.node, {name: archive_image(spoilt)})
+    pod = _annotated(bench, "rebuilt", checkpoint=name)
+    spec = replace(bench.taken["plain"].spec, name="main", image=base)
+    bench.refuse(spec, "BuildIdDiffers", "/bin/busybox had the build ID", at="start", pod=pod)
+    pod.remove(grace_s=0)
+    delete_all(bench.node, [name, base])
+
+
+def test_node_without_room_is_refused(bench: Bench) -> None:
+    folder = "/var/lib/nri-restore"
+    bench.node.sh(f"mkdir -p {folder}; mount -t tmpfs -o size=1m tmpfs {folder}")
+    try:
+        bench.refuse(bench.restoring("plain", "plain"), "NodeDiskLow", f"a restore's files in {folder}")
+    finally:
+        bench.node.sh(f"umount {folder}")
+    bench.restore(bench.restoring("plain", "plain"))
+
+
 def _restore_other_image(bench: Bench, name: str) -> None:
     spec = bench.restoring("plain", "main")
     if bench.by_annotation:
@@ -305,7 +356,7 @@ def _restore_other_image(bench: Bench, name: str) -> None:
     ("answer", "reason", "says"),
     [
         ("echo Version: 3.19", "CriuTooOld", "this node has 3.19"),
-        ("echo nothing of use", "CriuMissing", "nothing of use"),
+        ("echo nothing of use", "CriuMissing", "criu --version"),
         ("exit 127", "CriuMissing", "criu --version"),
     ],
     ids=["old", "babble", "broken"],

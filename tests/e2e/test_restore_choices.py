@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 
 from shared import contract
 from shared.contract import ImageFormat
+from shared.criu.criu_pb2 import FileEntry
+from shared.criu.images import Kind, join, split
 from tests.e2e.engines import rewritten, without_in_diff
 from tests.e2e.node.counter import printed
 from tests.e2e.node.cri import CriError
@@ -84,8 +87,17 @@ def test_archive_image_has_nothing_to_start_when_it_restarts(
 
 @pytest.fixture(scope="session")
 def unrestorable(registry: Registry, own_checkpoint: Taken) -> str:
-    """A checkpoint image whose files are whole, and whose process has a file open that the diff does not have."""
-    change = without_in_diff("root/held", extra={"root/from-the-checkpoint": b"here\n"})
+    """A checkpoint image that is whole, and whose process has a file open in a way that CRIU cannot open it again."""
+
+    def change(files: dict[str, bytes]) -> None:
+        without_in_diff("", extra={"root/from-the-checkpoint": b"here\n"})(files)
+        name = f"checkpoint/{Kind.FILES.file()}"
+        opened = [FileEntry.FromString(piece) for piece in split(files[name], Kind.FILES, name)]
+        for entry in opened:
+            if entry.reg.name == b"/root/held":
+                entry.reg.flags |= os.O_CREAT | os.O_EXCL
+        files[name] = join(Kind.FILES, list(opened))
+
     annotations = {contract.TRIGGER_CONTAINERD: "counter"}
     registry.push(
         image_of(

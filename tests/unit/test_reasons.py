@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nri_plugin.restore.preflight import REASONS
+from shared.preflight.findings import CODES, Level
 from tests.support.reason_codes import CODE, python_codes, shell_codes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +25,8 @@ def codes() -> dict[str, str]:
         if not file.name.endswith("_pb2.py")
     ]
     shell = [file for file in sorted((ROOT / "nri_plugin/runtime").iterdir()) if file.is_file()]
-    return {**python_codes(python), **shell_codes(shell)}
+    preflight = {REASONS.get(code, code): "shared/preflight" for code, level in CODES.items() if level is Level.fails}
+    return {**preflight, **python_codes(python), **shell_codes(shell)}
 
 
 @pytest.fixture(scope="module")

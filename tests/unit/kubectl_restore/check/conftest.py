@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from kubectl_restore.check.examine import Question, examine
-from kubectl_restore.check.findings import Finding, Report
+from kubectl_restore.check.findings import Report
 from kubectl_restore.image.access import Access
 from kubectl_restore.reading import OpenCheckpoint
 from shared.archive import open_checkpoint
 from shared.node_facts import NodeFacts
+from shared.preflight.findings import Finding
 from tests.support.checkpoints import SyntheticDump, containerd, tar_of
 
 NODE = NodeFacts(

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_restore.check.files import Expected, compare_files
-from kubectl_restore.check.rootfs import Found
 from shared.criu import criu_pb2 as pb
+from shared.preflight.files import Expected, Found, compare_files
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import SyntheticDump, config_dump, containerd, crio, rootfs_diff, tar_of
 from tests.support.elf import NT_BUILD_ID, elf, isa_needed, note

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_restore.check.findings import CODES, Finding, Level, finding, listed, report_of
+from kubectl_restore.check.findings import CODES, finding, report_of
+from shared.preflight.findings import Finding, Level, listed
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = ROOT / "docs" / "check.md"
@@ -69,6 +70,7 @@ def test_rules_are_found_at_all() -> None:
 
 def test_every_code_can_be_found() -> None:
     """A code that no line of ours makes is one that the page explains for nothing."""
-    source = "".join(path.read_text() for path in (ROOT / "kubectl_restore" / "check").glob("*.py"))
+    folders = ROOT / "kubectl_restore" / "check", ROOT / "shared" / "preflight"
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     made = set(re.findall(r'finding\(\s*"([A-Za-z]+)"', source)) | set(re.findall(r'return "([A-Za-z]+)", f', source))
     assert made == set(CODES)

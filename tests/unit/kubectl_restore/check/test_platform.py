@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_restore.check.platform import version_numbers
 from shared.criu import criu_pb2 as pb
+from shared.preflight.platform import version_numbers
 from tests.support.checkpoints import SyntheticDump, containerd
 from tests.unit.kubectl_restore.check.conftest import Examine, codes, one
 
@@ -95,6 +95,29 @@ def test_same_cgroups_are_not_worth_a_word(examined: Examine, fstype: int, versi
     dump.add_mount("/sys/fs/cgroup", fstype=fstype, ext_key=None)
     found = codes(examined(dump, cgroup_version=version))
     assert not {code for code in found if code.startswith("Cgroup")}
+
+
+@pytest.mark.parametrize(("lsm", "differs"), [("none", True), ("selinux", True), ("apparmor", False), (None, False)])
+def test_profiles_need_their_security_module(examined: Examine, lsm: str | None, differs: bool) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.inventory().lsmtype = 2
+    dump.core(1).thread_core.creds.lsm_profile = b"docker-default"
+    assert ("LsmDiffers" in codes(examined(dump, lsm=lsm))) is differs
+
+
+def test_module_that_no_process_has_a_label_of_does_not_matter(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.inventory().lsmtype = 2
+    assert "LsmDiffers" not in codes(examined(dump, lsm="none"))
+
+
+@pytest.mark.parametrize(("here", "differs"), [(2440, True), (832, False), (None, False)])
+def test_recorded_size_of_the_extended_state_must_be_the_same(
+    examined: Examine, here: int | None, differs: bool
+) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.images["cpuinfo.img"] = [pb.CpuinfoEntry(x86_entry=[pb.CpuinfoX86Entry(vendor_id=1, xsave_size=832)])]
+    assert ("CpuStateDiffers" in codes(examined(dump, xsave_bytes=here))) is differs
 
 
 def with_state(bits: int) -> SyntheticDump:

@@ -265,3 +265,10 @@ def test_document_that_is_no_pod(document: Any) -> None:
 )
 def test_nonsense_in_a_manifest_asks_for_nothing(examined: Examine, container: dict[str, Any]) -> None:
     assert "PodFits" in codes(examined(checkpoint(), pod=asked(**container)))
+
+
+@pytest.mark.parametrize(("limit", "fits"), [("1Mi", False), ("2Mi", True), (None, True), ("nonsense", True)])
+def test_memory_limit_must_hold_what_was_dumped(examined: Examine, limit: str | None, fits: bool) -> None:
+    pod = asked(resources={"limits": {"memory": limit}} if limit else {})
+    report = examined(checkpoint(SyntheticDump.of_processes(pages=512)), pod=pod)
+    assert ("MemoryLimitTooLow" not in codes(report)) is fits

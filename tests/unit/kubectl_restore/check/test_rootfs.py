@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_restore.check.rootfs import Found, Layer, look_up
+from kubectl_restore.check.rootfs import Layer, look_up
 from kubectl_restore.image.source import Literal
 from shared.compression import Compression
 from shared.errors import CheckpointInvalid
+from shared.preflight.files import Found
 from tests.support.checkpoints import Member, compress, member, tar_of_members
 from tests.support.elf import NT_BUILD_ID, elf, note
 

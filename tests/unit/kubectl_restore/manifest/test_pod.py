@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_restore.check.findings import Level
 from kubectl_restore.check.pod import check_pod, choose_container
 from kubectl_restore.manifest.commented import as_yaml
 from kubectl_restore.manifest.pod import UNKNOWN_IMAGE, Wanted, bare_pod, fit
@@ -18,6 +17,7 @@ from kubectl_restore.manifest.workload import difference, restoring
 from shared.archive import open_checkpoint
 from shared.criu.dump import read_dump
 from shared.metadata import read_checkpoint
+from shared.preflight.findings import Level
 from tests.support.checkpoints import containerd
 from tests.support.pods import InMemory, Security, spec_document, synthetic_dump
 

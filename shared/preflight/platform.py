@@ -1,4 +1,4 @@
-"""Processor, kernel, cgroups and CRIU of a dump against those of a machine."""
+"""Processor, kernel, cgroups, security module and CRIU of a dump against those of a machine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from kubectl_restore.check.cpu import CpuNeeds
-from kubectl_restore.check.findings import Finding, finding, listed
-from kubectl_restore.inspect.gather import cgroup_version
 from shared.criu.dump import Dump
 from shared.criu.dump_host import DumpHost
 from shared.node_facts import NodeFacts
+from shared.preflight.cpu import CpuNeeds
+from shared.preflight.findings import Finding, finding, listed
 
 _FEATURES: Final = {
     "time": ((5, 6), "time namespaces"),
@@ -22,13 +21,12 @@ _FEATURES: Final = {
 
 
 def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine: NodeFacts) -> Iterator[Finding]:
-    if machine.os != "linux":
-        yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
-        return
+    """``criu_version``: of the CRIU that dumped; ``machine`` is one with Linux."""
     yield _architecture(dump, machine)
     yield from _kernel(dump, host, machine)
     yield from _cgroups(dump, machine)
     yield _criu(criu_version, machine)
+    yield from _lsm(dump, machine)
 
 
 def check_cpu(needs: CpuNeeds, host: DumpHost, machine: NodeFacts) -> Finding:
@@ -38,6 +36,10 @@ def check_cpu(needs: CpuNeeds, host: DumpHost, machine: NodeFacts) -> Finding:
     if machine.cpu_flags is not None and (missing := sorted(asked - machine.cpu_flags)):
         sentence = f"the processes need {listed(missing)} of the processor, which {machine.name} does not have"
         return finding("CpuFeaturesMissing", "processor", sentence)
+    if needs.xsave_bytes and machine.xsave_bytes and needs.xsave_bytes != machine.xsave_bytes:
+        sentence = f"the processor's state took {needs.xsave_bytes} bytes, on {machine.name} it takes "
+        sentence += f"{machine.xsave_bytes}, and programs keep what they found; restore on a node of the same processor"
+        return finding("CpuStateDiffers", "processor", sentence)
     if host.cpu and host.cpu == machine.cpu:
         return finding("CpuSuffices", "processor", f"{machine.name} has the same processor, {host.cpu}")
     if machine.cpu_flags is None and needs.flags:
@@ -101,7 +103,7 @@ def _kernel(dump: Dump, host: DumpHost, machine: NodeFacts) -> Iterator[Finding]
 
 
 def _cgroups(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:
-    dumped = cgroup_version(dump)
+    dumped = dump.cgroup_version
     if dumped is None:
         return
     if machine.cgroup_version is None:
@@ -118,7 +120,7 @@ def _cgroups(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:
 
 def _criu(needed: str | None, machine: NodeFacts) -> Finding:
     if machine.criu_missing:
-        return finding("CriuMissing", "machine", f"{machine.name} has no criu; install it there, or name a --node")
+        return finding("CriuMissing", "machine", f"{machine.name} has no criu; install it there")
     if machine.criu_version is None:
         return finding("CriuUnknown", "machine", f"which CRIU {machine.name} has is not known")
     if needed is None:
@@ -132,6 +134,23 @@ def _criu(needed: str | None, machine: NodeFacts) -> Finding:
             f"{needed} or later there",
         )
     return finding("CriuNewEnough", "machine", f"made by CRIU {needed}, {machine.name} has {machine.criu_version}")
+
+
+def _lsm(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:
+    """As criu/lsm.c, validate_lsm: another module matters once a process has a label of the first."""
+    dumped = dump.inventory.lsm
+    if dumped == "none" or machine.lsm in (None, dumped):
+        return
+    if labels := confinements(dump):
+        has = "no security module" if machine.lsm == "none" else machine.lsm
+        sentence = f"the processes run under {dumped} ({listed(labels)}), {machine.name} has {has}"
+        yield finding("LsmDiffers", "machine", f"{sentence}; restore on a node with {dumped}")
+
+
+def confinements(dump: Dump) -> list[str]:
+    """The AppArmor profiles or SELinux labels of the processes."""
+    profiles = {thread.credentials.lsm_profile for task in dump.tasks for thread in task.threads}
+    return sorted(profiles - {"", "unconfined"})
 
 
 def version_numbers(version: str | None) -> tuple[int, int] | None:

@@ -88,15 +88,19 @@ class CpuNeeds:
     """As /proc/cpuinfo names them."""
     recorded: bool
     """Whether the dump has CRIU's own record, which covers everything."""
+    xsave_bytes: int | None = None
+    """Of the extended state, where it is recorded; it must be the same (criu/arch/x86/cpu.c)."""
 
 
 def dump_needs(images: ImageDirectory, dump: Dump) -> CpuNeeds:
     """Of an x86-64 dump; of another one nothing is known. Raises CheckpointInvalid."""
     if dump.root.machine != "x86_64":
         return CpuNeeds(frozenset(), recorded=False)
-    recorded = Kind.CPUINFO.file() in images
-    flags = _recorded(images) if recorded else frozenset()
-    return CpuNeeds(flags | _used(images, dump), recorded)
+    if Kind.CPUINFO.file() not in images:
+        return CpuNeeds(_used(images, dump), recorded=False)
+    record = images.one(Kind.CPUINFO, CpuinfoEntry)
+    xsave = next((cpu.xsave_size for cpu in record.x86_entry if cpu.xsave_size), None)
+    return CpuNeeds(_recorded(record) | _used(images, dump), recorded=True, xsave_bytes=xsave)
 
 
 def level_needs(levels: Iterable[str | None]) -> frozenset[str]:
@@ -104,8 +108,7 @@ def level_needs(levels: Iterable[str | None]) -> frozenset[str]:
     return frozenset[str]().union(*(LEVELS[level] for level in levels if level))
 
 
-def _recorded(images: ImageDirectory) -> frozenset[str]:
-    entry = images.one(Kind.CPUINFO, CpuinfoEntry)
+def _recorded(entry: CpuinfoEntry) -> frozenset[str]:
     return frozenset(
         name
         for cpu in entry.x86_entry

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kubectl_restore.check.findings import Finding, finding, listed
-from kubectl_restore.check.rootfs import Found
 from shared.criu.criu_pb2 import FileEntry, RemapFilePathEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, path_text
+from shared.elf import ElfFacts
+from shared.preflight.findings import Finding, finding, listed
 
 LISTED_MAX: Final = 10
 """Findings of one code that are given one by one."""
@@ -30,6 +30,18 @@ class Expected:
     """st_mode."""
     build_id: str | None
     """Lower-case hexadecimal, padded to words of four bytes as CRIU stores it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies at a path in the root that a restore would have."""
+
+    kind: str
+    """file, directory, symbolic link … as TarMember.kind."""
+    size: int
+    mode: int | None
+    """Permission bits; None for the root, which gets those it had, and for a folder without a member of its own."""
+    elf: ElfFacts | None
 
 
 def expected_files(images: ImageDirectory, dump: Dump) -> tuple[list[Expected], list[str]]:
