@@ -286,7 +286,8 @@ def main(descriptor: int) -> None:
         with sending, suppress(ConnectionError):
             channel.sendall(json.dumps(message).encode() + b"\n")
 
-    with channel.makefile("rb") as jobs:
+    # A session that ends before it has read every answer resets the connection.
+    with suppress(ConnectionError), channel.makefile("rb") as jobs:
         if first := jobs.readline():
             config = read_document(json.loads(first)["config"], source="the session")
             logs.configure(config.log, "worker")
