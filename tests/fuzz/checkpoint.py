@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kubectl_restore.check.contents import check_contents
-from kubectl_restore.check.cpu import dump_needs
-from kubectl_restore.check.files import expected_files
 from kubectl_restore.inspect.gather import gather
 from nri_plugin.restore.oldlog import log_lines
 from shared.checkpoint_files import CheckpointFiles
@@ -25,6 +23,8 @@ from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.metadata import read_checkpoint
+from shared.preflight.cpu import dump_needs
+from shared.preflight.files import expected_files
 from shared.spec import RuntimeSpec, parse_spec
 from tests.fuzz.target import Target, attempt, check_sentence
 from tests.support.checkpoints import SyntheticDump, containerd, crio
