@@ -30,6 +30,7 @@ _FINAL: Final = (
     "CrashLoopBackOff",
 )
 """Why a container waits, where waiting longer changes nothing (kubernetes pkg/kubelet/container, images)."""
+_SAYING_NOTHING: Final = ("ContainerCreating", "PodInitializing", "it has no status")
 
 
 def bind(connection: Connection, pod: Object, node: str) -> None:
@@ -121,7 +122,17 @@ def await_ready(
             seen = str(unscheduled.get("message", "it cannot be scheduled"))
         now(_plain(seen))
         time.sleep(_POLL_S)
-    raise Unavailable("PodNotReady", f"pod {name} was not Ready after {limit_s:.0f} s: {seen}")
+    said = _warned(connection, name) if seen in _SAYING_NOTHING else ""
+    raise Unavailable("PodNotReady", f"pod {name} was not Ready after {limit_s:.0f} s: {said or seen}")
+
+
+def _warned(connection: Connection, name: str) -> str:
+    """The newest warning about the pod, such as a volume that cannot be mounted; empty where events may not be read."""
+    about = f"involvedObject.name={name},type=Warning"
+    with suppress(Forbidden):
+        found = connection.get(path_of("events", connection.namespace), fieldSelector=about).get("items") or []
+        return str(found[-1].get("message") or "") if found else ""
+    return ""
 
 
 def _plain(message: str) -> str:

@@ -93,7 +93,7 @@ def _checkpoint(wanted: Move, connection: Connection, fetching: Fetching, phases
     try:
         with phases.phase("checkpoint", source.called):
             taken = checkpoint(connection, source.pod, source.container, fetching)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         phases.note(f"the kubelet of node {source.node} may finish the checkpoint all the same, in {DIRECTORY}")
         raise
     phases.note(f"the archive stays on its node: node/{source.node}:{taken.path}")

@@ -83,8 +83,9 @@ def _tell(tag: Tag, digest: str) -> str:
         tag.take_back(digest)
     except RestoreError as error:
         return f"the image {tag.reference}@{digest} stays, with the container's memory in it: {error}"
-    was = f"; {tag.reference} is again what it was" if tag.before else ""
-    return f"the image {tag.reference} is deleted again{was}"
+    if tag.before:
+        return f"what was pushed is deleted again, and {tag.reference} is what it was before"
+    return f"the image {tag.reference} is deleted again"
 
 
 def _find(registry: Registry, target: str) -> Answer | None:

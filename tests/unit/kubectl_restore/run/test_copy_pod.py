@@ -38,3 +38,15 @@ def test_pull_is_tried_again_until_the_time_is_over(api: KubeApi, connection: Co
     api.set_pod_status("default", "web", waiting("ErrImagePull", "connection refused"))
     with pytest.raises(Unavailable, match="not Ready after 1 s: ErrImagePull connection refused"):
         await_ready(connection, "web", 1)
+
+
+def test_volume_that_cannot_be_mounted_is_named(api: KubeApi, connection: Connection) -> None:
+    pod = api.add_pod("web", "main", phase="Pending")
+    api.set_pod_status("default", "web", waiting("ContainerCreating", ""))
+    api.add_event(pod, "FailedMount", 'MountVolume.SetUp failed for volume "data": configmap "data" not found')
+    api.add_event(pod, "Scheduled", "assigned", kind="Normal")
+    with pytest.raises(Unavailable, match=r'not Ready after 1 s: MountVolume.* configmap "data" not found'):
+        await_ready(connection, "web", 1)
+    api.forbid("list", "events")
+    with pytest.raises(Unavailable, match=r"not Ready after 1 s: ContainerCreating$"):
+        await_ready(connection, "web", 1)

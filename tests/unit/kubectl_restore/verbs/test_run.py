@@ -107,8 +107,11 @@ def test_interrupt_takes_everything_back_and_leaves_the_source(
     assert registry.manifests == was
     lines = err.splitlines()
     assert lines[-2] == "pod web-restored is deleted again"
-    again = f"the image {registry.host}/ck:1 is deleted again"
-    assert lines[-1] == again + (f"; {registry.host}/ck:1 is again what it was" if before else "")
+    assert lines[-1] == (
+        f"what was pushed is deleted again, and {registry.host}/ck:1 is what it was before"
+        if before
+        else f"the image {registry.host}/ck:1 is deleted again"
+    )
 
 
 def test_image_that_the_registry_does_not_delete_is_named(
