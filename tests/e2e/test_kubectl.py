@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from kubectl_restore.cli import app
+from kubectl_restore.cli import application
 from tests.e2e.kubectl import kubectl
 from tests.e2e.node.places import CHECKOUT
 from tests.support.kube_api import TLS, TOKEN, KubeApi
@@ -182,7 +182,7 @@ def test_every_flag_about_reaching_a_cluster_is_taken(plugin: Kubectl) -> None:
 
 
 def parameters() -> set[str]:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(application())
     assert isinstance(command, TyperGroup)
     return {name.removeprefix("--") for each in command.commands["checkpoint"].params for name in each.opts}
 
