@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from shared.compare.access import access_refusals
 from shared.compare.credentials import credential_refusals
-from shared.compare.devices import setuid_refusals
+from shared.compare.devices import device_refusals, setuid_refusals
 from shared.compare.images import image_refusals
 from shared.compare.mount_tree import mount_tree_refusals
 from shared.compare.namespaces import namespace_refusals
-from shared.compare.open_files import device_refusals, open_file_refusals
+from shared.compare.open_files import open_file_refusals
 from shared.compare.pod_identity import PodIdentity, pod_identity
 from shared.compare.settings import check_command, check_settings
 from shared.criu.dump import Dump

@@ -57,12 +57,6 @@ class RaisingFile(Protocol):
     def capabilities(self) -> bool: ...
 
 
-def check_device_nodes(dump: Dump, nodes: Sequence[Node], live: RuntimeSpec) -> None:
-    """Raises the first of ``device_refusals``."""
-    for refused in device_refusals(dump, nodes, live):
-        raise refused
-
-
 def device_refusals(dump: Dump, nodes: Sequence[Node], live: RuntimeSpec) -> Iterator[Refused]:
     """DeviceExceeds for a node, in an archive or a deleted file still open, that is not the runtime's nor the pod's.
 

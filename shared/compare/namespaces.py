@@ -53,12 +53,6 @@ def is_the_nodes(namespace: Namespace) -> bool:
         return False
 
 
-def check_namespaces(dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespace], bool] = is_the_nodes) -> None:
-    """Raises the first of ``namespace_refusals``."""
-    for refused in namespace_refusals(dump, live, shared=shared):
-        raise refused
-
-
 def namespace_refusals(
     dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespace], bool] = is_the_nodes
 ) -> Iterator[Refused]:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence, Set
 from typing import Final
 
-from shared.compare.devices import RUNTIME_DEVICES, check_device_nodes, device_refusals
+from shared.compare.devices import RUNTIME_DEVICES
 from shared.compare.mount_tree import uncovered
 from shared.compare.paths import MASK, where
 from shared.compare.sockets import socket_refusals
@@ -20,8 +20,6 @@ from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
 from shared.spec import RuntimeSpec
-
-__all__ = ["check_device_nodes", "check_open_files", "device_refusals", "open_file_refusals"]
 
 _NEEDS: Final = {
     "packetsk": ("CAP_NET_RAW", "a packet socket"),
@@ -39,12 +37,6 @@ _GUARDED: Final = frozenset({
 """Files of /proc/<pid> that only who may trace the process can open (fs/proc/base.c, ptrace(2))."""
 _PROC_LINKS: Final = frozenset({"root", "cwd", "fd", "map_files"})
 """Entries of /proc/<pid> that lead elsewhere."""
-
-
-def check_open_files(dump: Dump, live: RuntimeSpec) -> None:
-    """Raises the first of ``open_file_refusals``."""
-    for refused in open_file_refusals(dump, live):
-        raise refused
 
 
 def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 MASK = "/dev/null"
@@ -18,6 +19,7 @@ def is_read_only(options: Sequence[str]) -> bool:
     return "ro" in options or "rro" in options
 
 
+@lru_cache(maxsize=4096)
 def where(path: str) -> str:
     """One spelling a destination: /var/run is a link to /run in every image that matters to runc's own resolution."""
     clean = "/" + str(PurePosixPath("/", path)).lstrip("/")

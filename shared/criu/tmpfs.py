@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from shared.archive import CheckpointFiles
 from shared.compression import Compression, Decompressed
@@ -22,28 +21,6 @@ TAR_BYTES_MORE: Final = 16 << 20
 _NAME: Final = re.compile(r"tmpfs-(dev-)?([0-9]{1,10})\.tar\.gz\.img")
 _SIZE: Final = re.compile(r"(?:^|,)size=([0-9]{1,15})([kmg]?)(?=,|$)")
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceNode:
-    path: str
-    """In the container; starts with ``?`` when no mount of the dump belongs to the image."""
-    kind: Literal["character device", "block device"]
-    major: int
-    minor: int
-    mode: int
-    """Permission bits."""
-
-
-def read_device_nodes(
-    files: CheckpointFiles, mounts: Sequence[MountEntry], *, directory: str = "checkpoint"
-) -> tuple[DeviceNode, ...]:
-    """The device nodes among ``read_tmpfs``."""
-    return tuple(
-        DeviceNode(each.path, each.kind, each.major, each.minor, each.mode)
-        for each in read_tmpfs(files, mounts, directory=directory)
-        if each.kind != "file"
-    )
 
 
 def read_tmpfs(

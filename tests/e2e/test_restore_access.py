@@ -78,7 +78,7 @@ def may_write(container: Container, path: str) -> bool:
 def test_volume_becomes_read_only_and_another_one_writable(
     node: Node, daemon: Program, kubelet: Kubelet, trying: Taken, images: Images
 ) -> None:
-    mounts = (replace(DATA, read_only=True), replace(SETTINGS, read_only=False), HELD)
+    mounts = (replace(DATA, read_only=True, recursive=True), replace(SETTINGS, read_only=False), HELD)
     container = create(kubelet, trying, images.of(trying, "archive"), mounts=mounts)
     container.start()
     assert may_write(container, "/root")

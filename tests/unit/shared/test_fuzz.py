@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.archive import Compression, open_checkpoint
 from shared.criu.dump import check_structure, read_dump
 from shared.criu.inventory import skip_network_lock
-from shared.criu.tmpfs import read_device_nodes
+from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid
 from shared.metadata import read_checkpoint
 from shared.spec import parse_spec
@@ -35,7 +35,7 @@ def read_everything(content: bytes) -> None:
                     try:
                         found = reader(files)
                         if reader is read_dump:
-                            read_device_nodes(files, found.mounts)
+                            read_tmpfs(files, found.mounts)
                     except CheckpointInvalid as error:
                         assert_readable(error)
         except CheckpointInvalid as error:

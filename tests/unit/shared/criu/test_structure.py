@@ -288,7 +288,7 @@ def test_every_truncated_image_is_refused(dumped: Dumped) -> None:
     whole = SyntheticDump.of_processes().files()
     for name, content in whole.items():
         if name.endswith(("utsns-12.img", "ipcns-var-11.img", "netns-10.img", ".tar.gz.img")):
-            continue  # read_dump and read_device_nodes read these
+            continue  # read_dump and read_tmpfs read these
         for cut in {1, len(content) // 2, len(content) - 1} - {0, len(content)}:
             with pytest.raises(Exception, match=r"checkpoint/") as caught:
                 check_structure(dumped(whole | {name: content[:cut]}))

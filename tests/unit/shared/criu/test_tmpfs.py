@@ -11,7 +11,8 @@ import pytest
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import tmpfs
 from shared.criu.dump import read_dump
-from shared.criu.tmpfs import DeviceNode, read_device_nodes
+from shared.criu.tmpfs import read_tmpfs
+from shared.special_files import SpecialFile
 from tests.support.checkpoints import Member, SyntheticDump, member, tar_of_members
 
 Refused = Callable[..., Any]
@@ -26,9 +27,9 @@ def node(name: str, major: int, minor: int, kind: bytes = tarfile.CHRTYPE) -> Me
     return member(f"./{name}", kind=kind, devmajor=major, devminor=minor, mode=0o666)
 
 
-def nodes(dump: SyntheticDump, dumped: Dumped) -> tuple[DeviceNode, ...]:
+def nodes(dump: SyntheticDump, dumped: Dumped) -> tuple[SpecialFile, ...]:
     files = dumped(dump)
-    return read_device_nodes(files, read_dump(files).mounts)
+    return tuple(each for each in read_tmpfs(files, read_dump(files).mounts) if each.kind != "file")
 
 
 def with_image(name: str, content: bytes) -> SyntheticDump:
@@ -46,8 +47,8 @@ def test_device_nodes_with_their_place_in_the_container(dumped: Dumped) -> None:
         member("./termination-log", b"text"),
     )
     assert nodes(with_image("tmpfs-dev-65.tar.gz.img", content), dumped) == (
-        DeviceNode("/dev/null", "character device", 1, 3, 0o666),
-        DeviceNode("/dev/sda", "block device", 8, 0, 0o666),
+        SpecialFile("/dev/null", "character device", 1, 3, 0o666, 0, 0, capabilities=False),
+        SpecialFile("/dev/sda", "block device", 8, 0, 0o666, 0, 0, capabilities=False),
     )
 
 
@@ -88,7 +89,7 @@ def test_huge_image_is_refused(dumped: Dumped, monkeypatch: pytest.MonkeyPatch, 
 
 def test_real_checkpoints_have_the_default_devices(sample: Path) -> None:
     with open_checkpoint(sample) as files:
-        found = read_device_nodes(files, read_dump(files).mounts)
+        found = read_tmpfs(files, read_dump(files).mounts)
     assert {(entry.path, entry.major, entry.minor) for entry in found} == {
         ("/dev/null", 1, 3),
         ("/dev/zero", 1, 5),
