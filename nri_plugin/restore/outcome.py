@@ -22,6 +22,8 @@ State = Literal["preparing", "ready", "restoring", "cancelled", "ordinary", "res
 
 RECORD: Final = "record.json"
 """Beside a kept restore.log: what is left to show of a container that is gone."""
+CANCELLED: Final = "Cancelled"
+"""The reason of what nobody waits for any more, which is no news."""
 _SAID: Final = re.compile(r"(?:refused )?(?P<reason>[A-Z][A-Za-z0-9]{2,63}): (?P<sentence>.*)", re.DOTALL)
 
 
@@ -37,7 +39,12 @@ class Outcome:
 
 
 def outcome_of(plan: Plan) -> Outcome | None:
-    """None while it is undecided, and for a container that was never to be restored."""
+    """None while it is undecided, for what was never to be restored, and when the pod was stopped before it ended."""
+    outcome = _outcome(plan)
+    return None if outcome is None or outcome.reason == CANCELLED else outcome
+
+
+def _outcome(plan: Plan) -> Outcome | None:
     status = (plan.status or "").strip()
     if status.startswith("refused "):
         return Outcome("refused", *_said(status))
@@ -58,9 +65,9 @@ def outcome_of(plan: Plan) -> Outcome | None:
 
 def state_of(plan: Plan) -> State:
     """Where the restore stands now."""
-    outcome = outcome_of(plan)
+    outcome = _outcome(plan)
     if outcome is not None:
-        return outcome.result
+        return "cancelled" if outcome.reason == CANCELLED else outcome.result
     status = plan.status
     if status is None:
         return "preparing"

@@ -41,10 +41,11 @@ CASES: dict[str, tuple[dict[str, str], str, Outcome | None]] = {
         Outcome("started", "CriuFailed", "x"),
     ),
     "stopped in place of a failed restore": (
-        {"status": "ok\n", "why": "Cancelled: x", "start-on-failure": ""},
-        "failed",
-        Outcome("failed", "Cancelled", "x"),
+        {"status": "ok\n", "failed": "", "why": "Cancelled: x", "start-on-failure": ""},
+        "cancelled",
+        None,
     ),
+    "stopped while it was prepared": ({"status": "refused Cancelled: x\n"}, "cancelled", None),
     "started in place of a refused restore": (
         {
             "status": "plain\n",
