@@ -200,3 +200,39 @@ def wait(predicate: Callable[[], bool], limit_s: float = 20) -> None:
     while not predicate():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_several_containers_one_after_the_other(api: KubeApi, run: Run) -> None:
+    api.add_pod("web", "main", "side", initContainers=[{"name": "proxy", "restartPolicy": "Always"}, {"name": "once"}])
+    status, printed, problems = run("web", "-c", "side", "-c", "main")
+    assert (status, problems) == (0, "")
+    head, *rows = printed.splitlines()
+    assert head.split() == ["CONTAINER", "NODE", "PATH", "SIZE", "TIME"]
+    assert [row.split()[0] for row in rows] == ["side", "main"]
+    document = json.loads(run("web", "--all-containers", "-o", "json")[1])
+    assert document["kind"] == "List"
+    assert [each["container"] for each in document["items"]] == ["main", "side", "proxy"]
+    assert len(run("web", "--all-containers", "-o", "name")[1].splitlines()) == 3
+
+
+def test_what_was_taken_is_told_when_the_next_one_fails(api: KubeApi, nodes: MemoryNodes, run: Run) -> None:
+    api.add_pod("web", "main", "side")
+    nodes.answers += [Answer(200, {"items": [f"{CHECKPOINTS}/a.tar"]}), Answer(500, "failed (criu said no)")]
+    status, printed, problems = run("web", "--all-containers", "-o", "name")
+    assert (status, printed) == (1, f"node/node-1:{CHECKPOINTS}/a.tar\n")
+    assert "container side" in problems and "criu said no" in problems
+    assert api.leases() == []
+
+
+@pytest.mark.parametrize("words", [["--save", "x.tar"], ["-c", "main"]])
+def test_all_containers_do_not_go_with_what_is_of_one(api: KubeApi, run: Run, words: list[str]) -> None:
+    api.add_pod("web", "main", "side")
+    status, printed, _ = run("web", "--all-containers", *words)
+    assert (status, printed) == (2, "") and not api.asked("POST", "checkpoint")
+
+
+def test_name_that_is_not_there_is_noticed_before_the_first_checkpoint(api: KubeApi, run: Run) -> None:
+    api.add_pod("web", "main", "side")
+    status, printed, problems = run("web", "-c", "main", "-c", "nope")
+    assert (status, printed) == (1, "") and "no container nope" in problems
+    assert not api.asked("POST", "checkpoint")
