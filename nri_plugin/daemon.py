@@ -80,11 +80,13 @@ class RestoreHandler:
 
     async def stop_container(self, pod: PodSandbox, container: Container) -> None:
         if self.owns(pod, container):
-            self.worker.send({"job": "stop", "container_id": container.id})
+            with about(subject_of(pod, container)):
+                self.worker.send({"job": "stop", "container_id": container.id})
 
     async def remove_container(self, pod: PodSandbox, container: Container) -> None:
         if self.owns(pod, container):
-            self.worker.send({"job": "remove", "container_id": container.id})
+            with about(subject_of(pod, container)):
+                self.worker.send({"job": "remove", "container_id": container.id})
 
     async def stop_pod_sandbox(self, pod: PodSandbox) -> None:
         if pod.runtime_handler == self.config.runtime.handler:
