@@ -16,6 +16,7 @@ from nri_plugin.metrics import Metrics
 from nri_plugin.restore.outcome import Result, State
 
 FOLDER = Path(__file__).resolve().parents[3] / "packaging/monitoring"
+OPERATE = FOLDER.parents[1] / "docs/operate.md"
 SELECTED = re.compile(r"(nri_restore_[a-z_]+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r"(\w+)\s*(=~|!=|=)\s*\"([^\"]*)\"")
 FREE = {"reason", "instance", "version", "python", "le"}
@@ -74,6 +75,13 @@ def test_what_is_asked_for_is_there(known: dict[str, dict[str, set[str]]], expre
 def test_every_metric_is_on_the_dashboard(known: dict[str, dict[str, set[str]]]) -> None:
     shown = {name for expression in dashboard() for name, _ in SELECTED.findall(expression)}
     assert known.keys() <= shown
+
+
+def test_every_metric_is_explained_with_its_labels(known: dict[str, dict[str, set[str]]]) -> None:
+    rows = re.findall(r"^\| `(nri_restore_\w+)` \|([^|]*)\|", OPERATE.read_text(), re.MULTILINE)
+    explained = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name): set(labels) - {"le"} for name, labels in known.items()}
+    assert explained == families
 
 
 def test_panels_do_not_overlap() -> None:
