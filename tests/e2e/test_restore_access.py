@@ -113,10 +113,10 @@ def test_file_that_is_open_for_writing_is_refused_before_criu_runs(
 def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
     node: Node, daemon: Program, kubelet: Kubelet, holding: Taken, images: Images, checkpoints: Path
 ) -> None:
-    """The checkpoint says that it lies on the root, so that only the kernel finds it on the volume."""
+    """The checkpoint says that it lies on another volume, so that only the kernel finds it on this one."""
     forgery = Forgery(holding.archive)
     (held,) = (each.reg for each in forgery.opened if each.reg.name == b"/held/file")
-    held.mnt_id = forgery.mount("/").mnt_id
+    held.mnt_id = forgery.mount("/data").mnt_id
     forged = replace(holding, archive=checkpoints / "held-elsewhere.tar")
     forged.archive.write_bytes(forgery.tar())
     image = images.of(forged, "archive")
