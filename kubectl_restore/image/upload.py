@@ -120,6 +120,8 @@ class Upload:
         if answer.status in (202, 204):
             self._follow(self._session, answer)
             self._sent = _received(answer, otherwise=(self._end or 0) if size is None else start + size)
+        elif answer.status == 411 and size is None:
+            raise Unavailable("RegistryInterrupted", f"{self._registry.place} wants to know a request's length first")
         elif answer.status == 413 and self._chunk > CHUNK_BYTES:
             raise Unavailable("RegistryTooLarge", f"{self._registry.place} refuses requests above {self._chunk} bytes")
         elif answer.status in (404, 416) and (start or self._chunk <= CHUNK_BYTES):

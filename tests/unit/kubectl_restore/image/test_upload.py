@@ -95,7 +95,10 @@ def test_a_stream_of_unknown_size_is_sent_in_one_request(start_registry: StartRe
     assert [("Content-Length" in headers, "Content-Range" in headers) for headers in patches] == [(False, False)]
 
 
-@pytest.mark.parametrize("faults", [{"drop_patch_after": [300_000, 100, 200_000]}, {"largest_body": CHUNK}])
+@pytest.mark.parametrize(
+    "faults",
+    [{"drop_patch_after": [300_000, 100, 200_000]}, {"largest_body": CHUNK}, {"fail": {"PATCH": [411, 0, 0, 0, 0, 0]}}],
+)
 @pytest.mark.parametrize("forget", [False, True])
 def test_a_stream_of_unknown_size_goes_on_in_chunks_of_known_size(
     faults: dict[str, Any], forget: bool, start_registry: StartRegistry
