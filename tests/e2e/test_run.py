@@ -15,6 +15,7 @@ import yaml
 from shared.contract import HANDLER
 from tests.e2e.cluster import RealNodes
 from tests.e2e.cosign import Cosign
+from tests.e2e.node.image import MANIFEST
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
@@ -117,7 +118,7 @@ def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
     cosign = Cosign("containerd-2.1", tmp_path / "cosign")
     key = cosign.key("own")
     environment = {"COSIGN_PASSWORD": "secret", "PATH": f"{cosign.folder}/bin:{kubectl.env['PATH']}"}
-    more = ["--delete-source", "-o", "json", "--sign-key", str(key)]
+    more = ["--delete-source", "-o", "json", "--sign-key", str(key), "--compress", "zstd"]
     done = kubectl(*words(registry, busybox, "run", *more), **environment)
     events = [json.loads(line) for line in done.splitlines()]
     ended = {each["phase"]: each["bytes"] for each in events if each["event"] == "finished"}
@@ -128,6 +129,8 @@ def test_pod_moves_to_another_runtime_and_its_counter_goes_on(
     resumed = backend(cluster).container("web-restored")
     first = int(resumed.logs()[-1])
     assert first >= counted
+    _, _, manifest = registry.request("GET", "/v2/checkpoints/run/manifests/1", headers={"Accept": MANIFEST})
+    assert json.loads(manifest)["layers"][-1]["mediaType"].endswith(".tar+zstd")
     tags = json.loads(registry.request("GET", "/v2/checkpoints/run/tags/list")[2])["tags"]
     assert [each.partition("-")[0] for each in tags if each != "1"] == ["sha256"]  # that of its signature
     wait_for(lambda: int(resumed.logs()[-1]) > first, "the counter to go on")
