@@ -140,7 +140,7 @@ class Cluster:
 
     kubeconfig: Path | None = None
     node: str = ""
-    """This node's name in the cluster; otherwise $NODE_NAME, else the host name."""
+    """This node's name in the cluster; otherwise $NODE_NAME, else whose credentials they are, else the host name."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import socket
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -31,11 +30,6 @@ KNOWN_LIMIT: Final = 1000
 RETRY_S: Final = 60.0
 
 _REASONS: Final = {"restored": "Restored", "refused": "RestoreRefused", "failed": "RestoreFailed"}
-
-
-def node_name(settings: config.Cluster) -> str:
-    """As the kubelet registered it: its default is the host name in lower case."""
-    return settings.node or os.environ.get("NODE_NAME") or socket.gethostname().lower()
 
 
 class ClusterClient:
@@ -70,6 +64,10 @@ class ClusterClient:
             log.warning("the pod's pull secrets cannot be had: %s: %s", error.reason, error)
             return ()
         return [(str(user), str(password)) for user, password in answer["logins"]]
+
+    def look(self) -> str:
+        """This node's name in the cluster; raises RestoreError with what keeps the API server from saying it."""
+        return str(self._errand({"errand": "look"})["node"])
 
     def publish(self) -> None:
         """Writes the node's annotation, later when it cannot be done now."""
@@ -116,7 +114,8 @@ class ClusterClient:
                 log.warning("%d Kubernetes Events were not all posted: %s: %s", len(batch), error.reason, error)
 
     def _errand(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        kubeconfig, node = self.settings.kubeconfig, node_name(self.settings)
+        kubeconfig = self.settings.kubeconfig
+        node = self.settings.node or os.environ.get("NODE_NAME", "")
         settings = {"kubeconfig": str(kubeconfig) if kubeconfig else None, "node": node}
         given = json.dumps({**request, "settings": settings}).encode()
         try:

@@ -5,12 +5,15 @@
 | ``{"errand": "events", "events": [{name, count, subject, reason, message, type}]}`` | ``{}`` |
 | ``{"errand": "logins", "subject": …, "reference": …}`` | ``{"logins": [[user, password], …]}`` |
 | ``{"errand": "publish"}`` | ``{}`` |
+| ``{"errand": "look"}`` | ``{"node": name}`` |
 """
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -28,17 +31,39 @@ SECRETS_LIMIT: Final = 20
 
 
 def run_errand(request: Object, api: Api, node: str) -> Object:
-    """Raises RestoreError: ApiRefused, ApiServerUnreachable, PodGone."""
+    """``node`` is this node's name, empty where the API server is to say it.
+
+    Raises RestoreError: ApiRefused, ApiServerUnreachable, PodGone.
+    """
     match request["errand"]:
         case "events":
-            post_events(api, node, request["events"])
+            post_events(api, node or own_node(api), request["events"])
             return {}
         case "logins":
             return {"logins": pod_logins(api, request["subject"], request["reference"])}
         case "publish":
-            publish(api, node)
+            publish(api, node or own_node(api))
             return {}
+        case "look":
+            return {"node": look(api, node or own_node(api))}
     raise ValueError(request["errand"])
+
+
+def own_node(api: Api) -> str:
+    """The node whose kubelet, or whose pod, has these credentials; else the host name, the kubelet's own default.
+
+    Source: kubernetes pkg/auth/nodeidentifier/default.go; KEP-4193 for the claims of a pod's token.
+    """
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        user = (
+            api.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", asked).get("status", {}).get("userInfo", {})
+        )
+    except ApiRefused:
+        user = {}
+    named = str(user.get("username", "")).partition("system:node:")[2]
+    claimed = (user.get("extra") or {}).get("authentication.kubernetes.io/node-name") or [""]
+    return named or str(claimed[0]) or socket.gethostname().lower()
 
 
 def post_events(api: Api, node: str, events: list[Object]) -> None:
@@ -118,8 +143,20 @@ def _namespace(subject: Object) -> str:
 def publish(api: Api, node: str) -> None:
     """Writes what ``kubectl restore check --node`` wants to know of this node into its annotation."""
     facts = node_facts.to_annotation(node_facts.gather(node))
-    try:
+    with _known(node):
         api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {contract.NODE_FACTS: facts}}})
+
+
+def look(api: Api, node: str) -> str:
+    """The node's name, once the API server has confirmed that there is one."""
+    with _known(node):
+        return str(api.get(f"/api/v1/nodes/{node}")["metadata"]["name"])
+
+
+@contextmanager
+def _known(node: str) -> Iterator[None]:
+    try:
+        yield
     except ApiRefused as error:
         if error.status == 404:
             named = f"there is no node {node}; set cluster.node in the configuration to this node's name"

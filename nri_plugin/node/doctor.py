@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nri_plugin.cluster.client import ClusterClient
 from nri_plugin.config import Config
 from nri_plugin.node import containerd, crio
 from nri_plugin.node.changes import read
@@ -171,6 +172,17 @@ def runtime_class(name: str, kubeconfigs: tuple[str, ...] = ("/etc/kubernetes/ku
     return Finding("runtimeclass", "ok", name)
 
 
+def cluster(config: Config) -> Finding:
+    client = ClusterClient(config.cluster)
+    if not client.enabled:
+        return Finding("cluster", "ok", "the Kubernetes API is not used (docs/operate.md)")
+    try:
+        return Finding("cluster", "ok", f"the Kubernetes API is reached; this is the node {client.look()}")
+    except RestoreError as error:
+        fix = "see [cluster] in the configuration; restores go on without Events and private images"
+        return Finding("cluster", "warn", error.sentence, fix)
+
+
 def disk(config: Config) -> Finding:
     for folder in (config.paths.state, config.paths.logs, config.paths.plans):
         there = next(each for each in (folder, *folder.parents) if each.exists())
@@ -202,6 +214,7 @@ def examine(config: Config) -> Iterator[Finding]:
         "handler": lambda: handler(find("auto", None), config.runtime.handler),
         "daemon": lambda: daemon(config),
         "runtimeclass": lambda: runtime_class(config.runtime.handler),
+        "cluster": lambda: cluster(config),
         "disk": lambda: disk(config),
     }
     for name, check in checks.items():

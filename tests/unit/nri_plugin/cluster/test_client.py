@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,28 @@ def test_pod_of_the_same_name_lends_no_logins(
     subject(api)
     assert cluster.logins(Subject("default", "web", "another", "main", "c"), "registry.example/base:1") == ()
     assert "PodGone" in caplog.text
+
+
+@pytest.mark.parametrize("user", ["system:node:node-1", "system:serviceaccount:kube-system:nri-restore"])
+def test_node_is_that_of_the_credentials_unless_another_is_named(
+    api: KubeApi, configured: Callable[..., ClusterClient], monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    api.tokens["node-token"] = user
+    host = socket.gethostname().lower()
+    api.add_node(host)
+    api.add_node("node-2")
+    assert configured(node="", token="node-token").look() == ("node-1" if "system:node" in user else host)
+    monkeypatch.setenv("NODE_NAME", "node-2")
+    assert configured(node="", token="node-token").look() == "node-2"
+    assert configured(node="node-1", token="node-token").look() == "node-1"
+
+
+def test_node_of_a_pods_token_is_the_one_it_claims(api: KubeApi, configured: Callable[..., ClusterClient]) -> None:
+    claims = {"authentication.kubernetes.io/node-name": ["node-1"]}
+    review = {"status": {"userInfo": {"username": "system:serviceaccount:x:y", "extra": claims}}}
+    api.answer("POST", "selfsubjectreviews", Answer(201, review))
+    assert configured(node="").look() == "node-1"
 
 
 def test_node_is_told_what_it_is(api: KubeApi, cluster: ClusterClient) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nri_plugin.config import Config, Nri, Paths
+from nri_plugin.config import Cluster, Config, Nri, Paths
 from nri_plugin.node import doctor
 from nri_plugin.node.containerd import Containerd
 from nri_plugin.node.crio import Crio
+from tests.support.kube_api import KubeApi
+from tests.support.kube_memory import MemoryNodes
 
 
 @pytest.fixture
@@ -150,6 +152,17 @@ def test_runtime_class(program: Callable[[str, str], None], tmp_path: Path) -> N
     assert doctor.runtime_class("x", (str(tmp_path / "kubeconfig"),)).text == "not found"
 
 
+def test_cluster(config: Config, tmp_path: Path) -> None:
+    assert doctor.cluster(config).level == "ok"
+    away = doctor.cluster(replace(config, cluster=Cluster(kubeconfig=tmp_path / "none")))
+    assert away.level == "warn" and "none cannot be read" in away.text
+    with KubeApi(MemoryNodes(tmp_path / "nodes")) as api:
+        there = Cluster(api.write_kubeconfig(tmp_path / "kubeconfig"), "node-1")
+        assert doctor.cluster(replace(config, cluster=there)).text.endswith("this is the node node-1")
+        wrong = doctor.cluster(replace(config, cluster=replace(there, node="node-7")))
+        assert wrong.level == "warn" and "there is no node node-7" in wrong.text
+
+
 def test_disk_and_permissions(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     config.paths.plans.mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -169,7 +182,7 @@ def test_check_that_cannot_be_made_is_a_failure_and_the_worst_counts(
 ) -> None:
     program("criu", "echo Version: 4.2")
     found = list(doctor.examine(replace(config)))
-    assert len(found) == 11
+    assert len(found) == 12
     assert doctor.worst(found) == 2
     assert doctor.worst([doctor.Finding("a", "ok", ""), doctor.Finding("b", "warn", "", "x")]) == 1
     assert all(each.fix for each in found if each.level != "ok")
