@@ -107,7 +107,7 @@ class Bench:
 
     def leftovers(self) -> list[str]:
         """Plan directories and mounted views."""
-        plans = {entry.name for entry in self.node.path(PLANS).iterdir()} - {"views", "daemon.lock"}
+        plans = {entry.name for entry in self.node.path(PLANS).iterdir()} - {"views", "daemon.lock", "metrics.sock"}
         views = self.node.path(f"{PLANS}/views")
         return sorted(plans) + sorted(entry.name for entry in views.iterdir()) if views.exists() else sorted(plans)
 
