@@ -38,8 +38,11 @@ def check(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) -> None
     """What can be said before the container exists; raises Refused, or Unavailable for what may pass."""
     check_machine(node, opened)
     check_memory(opened, limit_bytes(request.memory_bytes, request.memory_swap_bytes))
-    fills_root = not request.native and (
-        request.checkpoint is not None or not node.containerd.has_snapshot(rootfs.snapshot_name(opened.image))
+    fills_root = request.checkpoint is not None or not (
+        request.native
+        or opened.image.layered
+        or opened.image.digest in node.lowers
+        or node.containerd.has_snapshot(rootfs.snapshot_name(opened.image))
     )
     check_disk(node, opened, fills_root=fills_root)
 
