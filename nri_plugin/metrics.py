@@ -6,7 +6,7 @@ all there is here are a few counters and one histogram.
 
 from __future__ import annotations
 
-import platform
+import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +68,7 @@ class Metrics:
         def plain(values: Mapping[str, float], label: str) -> list[Sample]:
             return [("", {label: key}, value) for key, value in sorted(values.items())]
 
-        about = {"version": self.version, "python": platform.python_version()}
+        about = {"version": self.version, "python": ".".join(map(str, sys.version_info[:3]))}
         yield _family("build_info", "gauge", "The daemon's version.", [("", about, 1)])
         yield _family(
             "restores_total", "counter", "Restores that ended, by result and reason code.",
