@@ -1,8 +1,7 @@
 """Builds deb and rpm of both programs from one staged tree each, into dist/.
 
-Dependencies are vendored from wheels below /usr/lib/NAME/site-packages, for every Python version that we support: what
-differs between versions is extension modules, and their file names say for which they are. Nothing is downloaded at
-installation.
+Dependencies are vendored from wheels below /usr/lib/NAME/site-packages, for every Python version that we support.
+Nothing is downloaded at installation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import hashlib
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import tomllib
 from collections.abc import Sequence
@@ -23,11 +21,13 @@ from pathlib import Path
 
 from shared.run import run
 from tools.man import pages
+from tools.vendor import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+DEB_COMPRESSION = {"small": ["-Zxz"], "fast": ["-Zgzip", "-z1"]}
+RPM_COMPRESSION = {"small": "w6.xzdio", "fast": "w1.gzdio"}
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-_OLDEST_GLIBC, _NEWEST_GLIBC = 17, 41
 MAINTAINER = "nri-restore maintainers <nri-restore@localhost.localdomain>"
 
 
@@ -71,24 +71,9 @@ def project() -> dict[str, list[str]]:
 
 
 def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] = PYTHONS) -> None:
-    """Installs the wheels of each Python version over each other."""
-    place.mkdir(parents=True)
+    """What the package's programs import: other projects' wheels and our own modules."""
     wanted = [each for each in project()["dependencies"] if re.split(r"[^A-Za-z0-9_-]", each)[0] not in package.without]
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
-    platforms = [word for tag in (*tags, f"manylinux2014_{machine}") for word in ("--platform", tag)]
-    for version in pythons:
-        with tempfile.TemporaryDirectory() as folder:
-            run(
-                [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-                 "--only-binary=:all:", "--target", folder, "--python-version", version, *platforms, *wanted],
-                timeout_s=600,
-            )  # fmt: skip
-            shutil.copytree(folder, place, dirs_exist_ok=True)
-    for each in ("bin", "share"):
-        shutil.rmtree(place / each, ignore_errors=True)
-    for pattern in ("*/tests", "*/test"):
-        for tests in place.glob(pattern):
-            shutil.rmtree(tests)
+    shutil.copytree(wheels(wanted, machine, pythons), place)
     if package.name == "nri-restore":
         # A kubeconfig of a few lines is all it reads: the parser in C would add to its size for nothing.
         for each in (place / "yaml").glob("_yaml*.so"):
@@ -99,18 +84,15 @@ def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] =
     record = place / f"nri_restore-{project()['version']}.dist-info"
     record.mkdir()
     (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nri-restore\nVersion: {project()['version']}\n")
-    libraries = [each for each in place.rglob("*") if each.is_file() and ".so" in each.suffixes]
-    if machine == platform.machine():
-        run(["strip", "--strip-unneeded", *libraries], timeout_s=120)
     for each in place.rglob("*"):
         script = each.parent.name == "runtime" and each.is_file() and each.read_bytes()[:2] == b"#!"
         each.chmod(0o755 if each.is_dir() or script else 0o644)
 
 
-def stage(package: Package, machine: str, tree: Path) -> None:
+def stage(package: Package, machine: str, tree: Path, pythons: Sequence[str] = PYTHONS) -> None:
     """Every file of the package, at its place."""
     home = f"/usr/lib/{package.name}/site-packages"
-    vendor(package, machine, tree / home.lstrip("/"))
+    vendor(package, machine, tree / home.lstrip("/"), pythons)
 
     def put(path: str, text: str | bytes, mode: int = 0o644) -> None:
         file = tree / path
@@ -142,7 +124,7 @@ def stage(package: Package, machine: str, tree: Path) -> None:
             each.chmod(0o755)
 
 
-def deb(package: Package, architecture: str, tree: Path, out: Path) -> Path:
+def deb(package: Package, architecture: str, tree: Path, out: Path, compression: str) -> Path:
     control = tree / "DEBIAN"
     control.mkdir()
     size = sum(each.stat().st_size for each in tree.rglob("*") if each.is_file()) >> 10
@@ -170,12 +152,12 @@ def deb(package: Package, architecture: str, tree: Path, out: Path) -> Path:
     )
     (control / "md5sums").write_text(listed)
     place = out / f"{package.name}_{project()['version']}_{architecture}.deb"
-    run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, place], timeout_s=600)
+    run(["dpkg-deb", "--root-owner-group", *DEB_COMPRESSION[compression], "--build", tree, place], timeout_s=600)
     shutil.rmtree(control)
     return place
 
 
-def rpm(package: Package, machine: str, tree: Path, out: Path) -> Path:
+def rpm(package: Package, machine: str, tree: Path, out: Path, compression: str) -> Path:
     """The same tree; scriptlets are the deb's, called with the words that fit."""
     shutil.rmtree(tree / "usr/share/lintian")
     scripts = {}
@@ -216,7 +198,7 @@ mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/
         run(
             ["rpmbuild", "-bb", "--target", machine, "--buildroot", f"{folder}/root", "--define", f"_topdir {folder}",
              "--define", f"_rpmdir {out}", "--define", "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
-             "--define", "_binary_payload w6.xzdio", f"{folder}/spec"],
+             "--define", f"_binary_payload {RPM_COMPRESSION[compression]}", f"{folder}/spec"],
             timeout_s=600,
         )  # fmt: skip
     return out / f"{package.name}-{project()['version']}-1.{machine}.rpm"
@@ -232,6 +214,8 @@ def main() -> None:
     parser.add_argument("--architecture", choices=sorted(MACHINES), action="append", help="default: this machine's")
     parser.add_argument("--format", choices=["deb", "rpm"], action="append", help="default: both")
     parser.add_argument("--package", choices=[each.name for each in PACKAGES], action="append", help="default: both")
+    parser.add_argument("--python", choices=PYTHONS, action="append", help="default: all that we support")
+    parser.add_argument("--compress", choices=sorted(DEB_COMPRESSION), default="small")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     given = parser.parse_args()
     here = next(name for name, machine in MACHINES.items() if machine == platform.machine())
@@ -242,10 +226,12 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory(prefix="nri-restore-package-") as folder:
                 tree = Path(folder) / "tree"
-                stage(package, MACHINES[architecture], tree)
+                stage(package, MACHINES[architecture], tree, given.python or PYTHONS)
                 for form in given.format or ["deb", "rpm"]:
-                    made = deb(package, architecture, tree, given.out) if form == "deb" else rpm(
-                        package, MACHINES[architecture], tree, given.out)  # fmt: skip
+                    if form == "deb":
+                        made = deb(package, architecture, tree, given.out, given.compress)
+                    else:
+                        made = rpm(package, MACHINES[architecture], tree, given.out, given.compress)
                     print(f"{made} ({made.stat().st_size / 1e6:.1f} MB)", flush=True)
 
 

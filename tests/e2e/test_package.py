@@ -11,13 +11,14 @@ import pytest
 from shared.run import run
 from tests.e2e.node import containerd_config as config
 from tests.e2e.node.counter import count, printed
+from tests.e2e.node.dependencies import python_version
 from tests.e2e.node.kubelet import RUNNING, Kubelet
 from tests.e2e.node.network import Network
 from tests.e2e.node.node import CONTAINERD_LOG, Node
 from tests.e2e.node.places import CHECKOUT
 from tests.e2e.node.program import Program
 from tests.e2e.node.registry import Registry
-from tests.e2e.node.roots import FLAVOURS
+from tests.e2e.node.roots import FLAVOURS, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Images, Taken, have, resumed
@@ -26,9 +27,11 @@ from tests.e2e.test_node_configure import CRI, MAIN, unconfigured
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The deb of this checkout, built as `make package` does."""
+    """The deb of this checkout, built as `make package` does, for the nodes' Pythons only."""
     out = tmp_path_factory.mktemp("package")
-    words = ["--format", "deb", "--package", "nri-restore", "--out", out]
+    words = ["--format", "deb", "--package", "nri-restore", "--out", out, "--compress", "fast"]
+    for flavour in FLAVOURS:
+        words += ["--python", python_version(base_root(flavour))]
     env = {"PYTHONPATH": str(CHECKOUT), "HOME": "/root", "PATH": "/usr/bin:/bin"}
     run([sys.executable, "-m", "tools.package", *words], timeout_s=400, env=env)
     (deb,) = out.glob("*.deb")

@@ -52,7 +52,7 @@ def test_page_shows_options_and_their_meaning(made: dict[str, str]) -> None:
 def test_package_installs_its_pages(
     name: str, made: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package, "vendor", lambda of, machine, place: place.mkdir(parents=True))
+    monkeypatch.setattr(package, "vendor", lambda of, machine, place, pythons: place.mkdir(parents=True))
     (chosen,) = (each for each in package.PACKAGES if each.name == name)
     package.stage(chosen, "x86_64", tmp_path / "tree")
     installed = {file.name.removesuffix(".gz"): file for file in (tmp_path / "tree/usr/share/man").rglob("*.gz")}
