@@ -53,6 +53,7 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     checkpoint = read_checkpoint(opened.files)
     check_structure(opened.files)
     dump = read_dump(opened.files)
+    made = read_tmpfs(opened.files, dump.mounts)
     host = read_dump_host(opened.files)
     pages = sum(name.startswith("pages-") for name in dump.images)
     whole = f"{len(dump.images)} images of {len(dump.tasks)} processes, {pages} of memory, sizes as their indexes say"
@@ -81,7 +82,7 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     if machine.os == "linux":
         yield check_cpu(needs, host, machine)
     if question.pod:
-        special = [*read_tmpfs(opened.files, dump.mounts), *special_in_diff(opened.files, checkpoint)]
+        special = [*made, *special_in_diff(opened.files, checkpoint)]
         memory = check_memory(question.pod, images, dump)
         yield from check_pod(question.pod, checkpoint, dump, special, memory)
 

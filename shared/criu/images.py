@@ -62,6 +62,7 @@ class Kind(enum.Enum):
     IPC_VAR = "ipcns-var-%.img"
     NETNS = "netns-%.img"
     CGROUP = "cgroup.img"
+    TIMENS = "timens-%.img"
     SECCOMP = "seccomp.img"
     REMAP_FPATH = "remap-fpath.img"
     GHOST_FILE = "ghost-file-%.img"

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
 from shared.criu.criu_pb2 import MmExecutable, PagemapEntry, PagemapHead, SeccompEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, header, wrong_magic
+from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, damaged, header, split, wrong_magic
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.magic import MAGIC
 from shared.criu.mounts import MountEntry, read_mounts
@@ -33,6 +33,8 @@ _OTHER_PAGE_BYTES: Final = (4096, 16_384, 65_536)
 FILTERS_MAX: Final = 65_536
 _BPF_INSTRUCTION_BYTES: Final = 8
 _NUMBER: Final = re.compile(r"(?<=-)[0-9a-f]+(?=\.img$)")
+_HALF_WAY: Final = {kind.value: kind for kind in (Kind.CGROUP, Kind.IPC_VAR, Kind.NETNS, Kind.TIMENS, Kind.UTSNS)}
+"""Images that CRIU reads when the processes are half made."""
 _LEGACY: Final = ("creds-", "rlimit-", "vmas-", "sigacts-", "itimers-", "posix-timers-")
 """Images of CRIU before 2.0 (criu/image-desc.c); CRIU still reads them where the current image leaves something out."""
 
@@ -51,11 +53,14 @@ def check_structure(files: CheckpointFiles, *, directory: str = "checkpoint") ->
     alive = [task for task in tasks if task.alive]
     opened = {(file.kind, file.id) for file in read_files(images)}
     mounts = read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive)))
-    for descriptor in read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)):
+    descriptors = read_descriptors(images, dict.fromkeys(task.ids.files for task in alive))
+    for descriptor in descriptors:
         if (descriptor.kind, descriptor.file) not in opened:
             name = images.path(Kind.FDINFO.file(descriptor.table))
             raise damaged(name, f"has descriptor {descriptor.number} of a file that files.img does not have")
+    _check_tables(images, alive, opened - {(each.kind, each.file) for each in descriptors})
     _check_filters(images, alive)
+    _check_framing(images, names)
     _check_namespaces(images, inventory, alive, mounts)
     _check_memory(images, names, alive, opened)
     _check_descriptors(images)
@@ -71,6 +76,24 @@ def _check_magic(images: ImageDirectory, names: Sequence[str]) -> None:
             with images.files.open(images.path(name)) as image:
                 if image.read(len(start)) != start:
                     raise wrong_magic(images.path(name), pattern)
+
+
+def _check_tables(images: ImageDirectory, tasks: Sequence[Task], unused: set[tuple[str, int]]) -> None:
+    """CRIU takes a missing table for an empty one. A pipe or socket that nobody has open gives it away."""
+    missing = [Kind.FDINFO.file(task.ids.files) for task in tasks if Kind.FDINFO.file(task.ids.files) not in images]
+    if missing and any(kind != "reg" for kind, _ in unused):
+        raise CheckpointInvalid(
+            "FileMissing", f"the dump has no {images.path(missing[0])}, and files in files.img that nobody has open"
+        )
+
+
+def _check_framing(images: ImageDirectory, names: Sequence[str]) -> None:
+    """The messages of images that are not read here otherwise are whole."""
+    for name in names:
+        if kind := _HALF_WAY.get(_NUMBER.sub("%", name)):
+            path = images.path(name)
+            for _ in split(images.files.read(path, IMAGE_BYTES_MAX), kind, path):
+                pass
 
 
 def _check_filters(images: ImageDirectory, tasks: Sequence[Task]) -> None:

@@ -303,7 +303,7 @@ def test_a_signal_cancels_the_upload(
     number: signal.Signals, status: int, tmp_path: Path, start_registry: StartRegistry
 ) -> None:
     registry = start_registry()
-    files = containerd() | {"checkpoint/tmpfs-dev-1.tar.gz.img": os.urandom(16 << 20)}
+    files = containerd() | {"checkpoint/filler": os.urandom(16 << 20)}
     path = tmp_path / "big.tar"
     path.write_bytes(tar_of(files))
     paused, go_on = threading.Event(), threading.Event()
