@@ -46,7 +46,7 @@ class Condition:
         # The index of the tests' own import belongs to nothing, and is collected.
         gone = node.inventory().missing(self.inventory, ignoring=("content",))
         for kind, entries in gone.items():
-            # The socket of a shim that was still ending when the first look was taken; processes are compared themselves.
+            # The socket of a shim that was still ending at the first look; processes are compared by themselves.
             found += [f"{kind} gone: {entry}" for entry in entries if not entry.startswith("/run/containerd/s/")]
         now = _files(node)
         found += [f"file: {name}" for name in now.keys() | self.files.keys() if now.get(name) != self.files.get(name)]
