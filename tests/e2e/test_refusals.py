@@ -162,7 +162,7 @@ def _annotated(bench: Bench, name: str, **values: str) -> Pod:
         ({"on_restart": "always"}, "AnnotationInvalid", "restore, start"),
         ({"lazy": "yes"}, "AnnotationInvalid", "false, true"),
         ({"lazy": "true"}, "LazyUnsupported", "nri-restore/lazy"),
-        ({"criu": "file-locks shell-job"}, "AnnotationInvalid", "has shell-job"),
+        ({"criu": "file-locks shell-job"}, "AnnotationInvalid", 'has "shell-job"'),
         ({"checkpoint": "Not A reference"}, "AnnotationInvalid", "no image reference"),
         ({"checkpoint": ""}, "AnnotationInvalid", "no image reference"),
         ({"tpc": "close"}, "AnnotationInvalid", 'there is no annotation "nri-restore/tpc"'),
