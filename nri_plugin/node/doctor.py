@@ -84,8 +84,17 @@ def oci_runtime(conf: Path = WRAPPER_CONFIG) -> Finding:
         return Finding("oci runtime", "fail", error.sentence, f"install it, or correct runtime= in {conf}")
     version = number(said)
     first = said.splitlines()[0] if said else name
+    if said.startswith("crun"):
+        if "+CRIU" in said:
+            return Finding("oci runtime", "ok", first)
+        return Finding(
+            "oci runtime",
+            "fail",
+            f"{first} was built without CRIU",
+            "install a crun that `crun --version` says +CRIU of",
+        )
     if not said.startswith("runc"):
-        return Finding("oci runtime", "fail", f"{first} cannot be wrapped yet", f"wrap runc: runtime=runc in {conf}")
+        return Finding("oci runtime", "fail", f"{first} cannot be wrapped", f"wrap runc or crun: runtime= in {conf}")
     if version is None or version < OLDEST_RUNC:
         return Finding("oci runtime", "fail", f"{first} is too old", "install runc 1.1 or later")
     return Finding("oci runtime", "ok", first)

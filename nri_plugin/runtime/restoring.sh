@@ -27,6 +27,15 @@ namespace() { # <type>: path of the pod's namespace, nothing if it is the node's
 	done <"$plan/namespaces"
 }
 
+in_groups() { # <arguments of find>: in the container's own cgroup, in every hierarchy
+	group=''
+	[ -f "$plan/cgroup" ] && IFS= read -r group <"$plan/cgroup"
+	[ "$group" ] || return
+	for top in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
+		[ -d "$top/$group" ] && [ ! -L "$top" ] && find "$top/$group" "$@" 2>/dev/null
+	done
+}
+
 explain() { # <exit status>: why the restore failed, from CRIU's log, else the runtime's
 	[ -f "$plan/cancelled" ] && printf 'Cancelled: the pod was stopped while its container was restored' && return
 	[ "$1" = 0 ] && printf 'NodeStorageFailed: %s cannot be written; is its file system full?' "$plan" && return
@@ -40,9 +49,35 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	printf ' (full log: %s/restore.log)' "$keep"
 }
 
+# What crun does otherwise than runc: CRIU's options come by its own flags, which win over any file, and before crun 1.26
+# the file itself only by CRIU's environment; with --manage-cgroups-mode=ignore it leaves the processes in its own cgroup.
+case ${runtime##*/} in *crun*) crun=1 ;; *) crun='' ;; esac
+
+crun_options() { # sets $own to those of criu.conf for which this crun has flags
+	can=$("$runtime" restore --help)
+	own='--manage-cgroups-mode ignore'
+	while read -r word; do
+		case $can in *" --$word"*) own="$own --$word" ;; esac
+	done <"$plan/criu.conf"
+	# runc dumps masked files under this name, crun looks for each under its own.
+	echo 'external mnt[/dev/null]:/dev/null' >>"$plan/criu.conf"
+	export CRIU_CONFIG_FILE="$plan/criu.conf"
+}
+
+into_groups() { # <pid>: brings it and all below into the container's cgroup
+	descend "$1"
+	for file in $(in_groups -maxdepth 1 -name cgroup.procs); do
+		for each in $tree; do
+			printf %s "$each" >"$file" || return
+		done
+	done
+}
+
 run_restore() { # the runtime's own restore, ended with us or when it takes too long
 	set --
 	while IFS= read -r word; do set -- "$@" "$word"; done <"$plan/argv"
+	own=--no-subreaper
+	[ "$crun" ] && crun_options
 	# What runc and CRIU mount outside the container is gone with them, also when they are killed.
 	apart='unshare --mount --propagation slave'
 	[ -f "$plan/shares-mounts" ] && apart=''
@@ -50,7 +85,7 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL \
 		$apart "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
 		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
-		--detach --no-subreaper "$id"
+		--detach $own "$id"
 }
 
 guard() { # undoes the restore when we are killed in the middle of it: only a process that outlives us can
@@ -87,6 +122,9 @@ restore() {
 		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"
 		[ -f "$plan/logpath" ] && IFS= read -r logpath <"$plan/logpath" && cat "$plan/log" >>"$logpath"
 		read -r pid <"$pidfile"
+		if [ "$crun" ] && ! into_groups "$pid" 2>"$plan/work/adjust.log"; then
+			result=adjust
+		fi
 		if [ -s "$plan/adjust" ] && ! adjust "$pid" 2>"$plan/work/adjust.log"; then
 			result=adjust
 		fi

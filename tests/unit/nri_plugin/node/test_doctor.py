@@ -70,7 +70,14 @@ def test_kernel(program: Callable[[str, str], None], script: str, level: str) ->
 
 
 @pytest.mark.parametrize(
-    ("says", "level"), [("runc version 1.1.15", "ok"), ("runc version 1.0.3", "fail"), ("crun version 1.21", "fail")]
+    ("says", "level"),
+    [
+        ("runc version 1.1.15", "ok"),
+        ("runc version 1.0.3", "fail"),
+        ("crun version 1.21 +SYSTEMD +CRIU", "ok"),
+        ("crun version 1.21 +SYSTEMD", "fail"),
+        ("youki version 0.5", "fail"),
+    ],
 )
 def test_oci_runtime_is_the_one_the_wrapper_runs(
     program: Callable[[str, str], None], tmp_path: Path, says: str, level: str
