@@ -37,7 +37,7 @@ class ImageCache:
                 os.utime(entry)
                 return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        references = [*known[1:], reference] if known[:1] == [image.target] else [reference]
+        references = list(dict.fromkeys([*known[1:], reference])) if known[:1] == [image.target] else [reference]
         # Replicas restored at once note the same image at once.
         temporary = entry.with_name(f".{entry.name}.{threading.get_ident()}")
         temporary.write_text("\n".join([image.target, *references]) + "\n")
