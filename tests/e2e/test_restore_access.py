@@ -29,7 +29,7 @@ DATA, SETTINGS = VolumeMount("/data", "data"), VolumeMount("/settings", "setting
 HELD = VolumeMount("/held", _ON_NODE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trying(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoints: Path) -> Taken:
     """With a writable root, two writable volumes and a read-only one."""
     kubelet = Kubelet(node_of("containerd-2.1"))
@@ -38,13 +38,13 @@ def trying(node_of: Callable[[Flavour], Node], own_checkpoint: Taken, checkpoint
     return checkpointed(kubelet, checkpoints, PodSpec("trying"), spec, lambda each: len(each.log()) > 3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def holding(node_of: Callable[[Flavour], Node], trying: Taken, checkpoints: Path) -> Taken:
     """The same with a file of a volume open for writing."""
 
     def holds(container: Container) -> bool:
         container.sh("kill -USR1 1")
-        return container.exec("test", "-e", "/held/file").exit_code == 0
+        return "/held/file" in container.sh("readlink /proc/1/fd/3 || :")
 
     kubelet = Kubelet(node_of("containerd-2.1"))
     return checkpointed(kubelet, checkpoints, PodSpec("holding"), trying.spec, holds)

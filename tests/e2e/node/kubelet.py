@@ -233,7 +233,7 @@ class Pod:
         if self.id:
             for each in self.node.cri.list_containers(self.id):
                 _unless_gone(lambda name=each.id: self.node.cri.remove_container(name))  # type: ignore[misc]
-            _unless_gone(lambda: self.node.cri.remove_pod_sandbox(self.id))
+            _unless_shim_dies(lambda: _unless_gone(lambda: self.node.cri.remove_pod_sandbox(self.id)))
         self.containers.clear()
         self.node.run(["rm", "-rf", self.spec.folder, self.spec.log_directory])
         for root in cgroups.folders(self.node.name):
@@ -282,6 +282,18 @@ def _unless_gone(call: Callable[[], None]) -> None:
     except CriError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
+
+
+def _unless_shim_dies(call: Callable[[], None], limit_s: float = 5) -> None:
+    """Tried again, as the kubelet does, where containerd asked a shim just killed before it knew of its death."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return call()
+        except CriError as error:
+            if "ttrpc: closed" not in error.details or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _rmdir_soon(group: Path, limit_s: float = 3) -> None:
