@@ -6,7 +6,7 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,6 +101,9 @@ def configure(
     wraps: Annotated[str | None, typer.Option("--runtime", help="Runtime to wrap; the default one otherwise.")] = None,
     config: Annotated[Path | None, typer.Option(help="Its main configuration file; found otherwise.")] = None,
     wrapper: Annotated[Path | None, typer.Option(help="The installed restore-runc. Default: this program's.")] = None,
+    etc: Annotated[
+        Path | None, typer.Option(help="Folder of files, such as config.toml, to put into /etc/nri-restore.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
 ) -> None:
@@ -110,8 +113,9 @@ def configure(
 
     place = setting.Place(str(wrapper or WRAPPER))
     record = changes.Record.load(place.record)
-    wanted = setting.wanted(place, record, setting.find(runtime.value, config), wraps)
-    _change(changes.diff(wanted), lambda: changes.apply(record, wanted), dry_run=dry_run, restart=restart)
+    files = setting.texts_in(etc) if etc else {}
+    wanted = setting.wanted(place, record, setting.find(runtime.value, config), wraps, files)
+    _change(wanted, lambda: changes.apply(record, wanted), dry_run=dry_run, restart=restart)
 
 
 @node.command()
@@ -131,7 +135,7 @@ def unconfigure(
             changes.write(path, text)
         changes.forget(record)
 
-    _change(changes.diff(wanted), write, dry_run=dry_run, restart=restart)
+    _change(wanted, write, dry_run=dry_run, restart=restart)
 
 
 @node.command()
@@ -152,11 +156,20 @@ def doctor(
     raise typer.Exit(worst(findings))
 
 
-def _change(difference: str, write: Callable[[], None], *, dry_run: bool, restart: bool) -> None:
+def _change(wanted: Mapping[Path, str | None], write: Callable[[], None], *, dry_run: bool, restart: bool) -> None:
+    from nri_plugin.node import changes
+    from nri_plugin.node import configure as setting
+
+    difference = changes.diff(wanted)
     if dry_run:
         typer.echo(difference, nl=False)
         return
-    write()
+    # What is in our own folder is read by our programs only.
+    others = {path: text for path, text in wanted.items() if path.parent != setting.DAEMON_CONFIG.parent}
+    if concerns_runtime := bool(changes.diff(others)):
+        setting.PENDING.touch()
+    if difference:
+        write()
     for line in difference.splitlines():
         if line.startswith("+++ ") and line != "+++ /dev/null":
             typer.echo(f"changed {line[4:].strip()}")
@@ -164,11 +177,10 @@ def _change(difference: str, write: Callable[[], None], *, dry_run: bool, restar
             typer.echo(f"removed {line[4:].strip()}")
     if not difference:
         typer.echo("nothing to change")
-    elif restart:
-        from nri_plugin.node.configure import restart as restart_service
-
-        typer.echo(f"restarted {restart_service()}")
-    else:
+    if restart and setting.PENDING.exists():
+        typer.echo(f"restarted {setting.restart()}")
+        setting.PENDING.unlink()
+    elif concerns_runtime:
         typer.echo("restart the container runtime to put it into force; running pods go on")
 
 

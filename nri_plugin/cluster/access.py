@@ -17,6 +17,8 @@ from nri_plugin.config import Cluster
 from shared.errors import RestoreError
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+VARIABLE: Final = "NRI_RESTORE_SERVICE_ACCOUNT"
+"""Environment variable with another name of that folder: for a daemon that left its pod's mount namespace."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,16 @@ def find(settings: Cluster, folder: Path, environ: Mapping[str, str] = os.enviro
         raise RestoreError("KubeconfigInvalid", "there is no kubeconfig; set cluster.kubeconfig in the configuration")
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     place = f"[{host}]" if ":" in host else host
-    return Access(f"https://{place}:{port}", SERVICE_ACCOUNT / "ca.crt", token=_read(SERVICE_ACCOUNT / "token"))
+    account = _service_account(environ)
+    return Access(f"https://{place}:{port}", account / "ca.crt", token=_read(account / "token"))
 
 
 def _in_pod(environ: Mapping[str, str]) -> bool:
-    return "KUBERNETES_SERVICE_HOST" in environ and (SERVICE_ACCOUNT / "token").exists()
+    return "KUBERNETES_SERVICE_HOST" in environ and (_service_account(environ) / "token").exists()
+
+
+def _service_account(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get(VARIABLE) or SERVICE_ACCOUNT)
 
 
 def _from_kubeconfig(path: Path, folder: Path) -> Access:

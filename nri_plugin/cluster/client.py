@@ -74,7 +74,8 @@ class ClusterClient:
         if not self.enabled:
             return
         try:
-            self._errand({"errand": "publish"})
+            if not self._errand({"errand": "publish"})["written"]:
+                log.info("the node's annotation is not written: patching nodes is not allowed")
         except RestoreError as error:
             log.warning("the node's annotation cannot be written: %s: %s", error.reason, error)
             again = threading.Timer(RETRY_S, self.publish)

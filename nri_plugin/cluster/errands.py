@@ -4,7 +4,7 @@
 |---|---|
 | ``{"errand": "events", "events": [{name, count, subject, reason, message, type}]}`` | ``{}`` |
 | ``{"errand": "logins", "subject": …, "reference": …}`` | ``{"logins": [[user, password], …]}`` |
-| ``{"errand": "publish"}`` | ``{}`` |
+| ``{"errand": "publish"}`` | ``{"written": bool}``; false where patching nodes is not allowed |
 | ``{"errand": "look"}`` | ``{"node": name}`` |
 """
 
@@ -42,8 +42,7 @@ def run_errand(request: Object, api: Api, node: str) -> Object:
         case "logins":
             return {"logins": pod_logins(api, request["subject"], request["reference"])}
         case "publish":
-            publish(api, node or own_node(api))
-            return {}
+            return {"written": publish(api, node or own_node(api))}
         case "look":
             return {"node": look(api, node or own_node(api))}
     raise ValueError(request["errand"])
@@ -121,9 +120,14 @@ def _post_event(api: Api, node: str, told: Object) -> None:
 
 
 def pod_logins(api: Api, subject: Object, reference: str) -> list[tuple[str, str]]:
-    """What the pod's pull secrets have for ``reference``; one that is not there or not ours to read has nothing."""
+    """What the pod's pull secrets have for ``reference``; what is not there or not ours to read has nothing."""
     namespace = _namespace(subject)
-    pod = api.get(f"{namespace}/pods/{quote(subject['pod'], safe='')}")
+    try:
+        pod = api.get(f"{namespace}/pods/{quote(subject['pod'], safe='')}")
+    except ApiRefused as error:
+        if error.status != 403:
+            raise
+        return []
     if pod.get("metadata", {}).get("uid") != subject["pod_uid"]:
         raise Unavailable("PodGone", f"the pod {subject['namespace']}/{subject['pod']} is another one by now")
     secrets = []
@@ -140,11 +144,17 @@ def _namespace(subject: Object) -> str:
     return f"/api/v1/namespaces/{quote(subject['namespace'], safe='')}"
 
 
-def publish(api: Api, node: str) -> None:
-    """Writes what ``kubectl restore check --node`` wants to know of this node into its annotation."""
+def publish(api: Api, node: str) -> bool:
+    """Writes what ``kubectl restore check --node`` wants to know of this node into its annotation; whether it may."""
     facts = node_facts.to_annotation(node_facts.gather(node))
-    with _known(node):
-        api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {contract.NODE_FACTS: facts}}})
+    try:
+        with _known(node):
+            api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {contract.NODE_FACTS: facts}}})
+    except ApiRefused as error:
+        if error.status != 403:
+            raise
+        return False
+    return True
 
 
 def look(api: Api, node: str) -> str:

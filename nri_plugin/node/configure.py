@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from nri_plugin.node import containerd, crio
-from nri_plugin.node.changes import ConfigureRefused, Record, block, without_block
+from nri_plugin.node.changes import ConfigureRefused, Record, block, read, without_block
 from nri_plugin.node.toml import lines, parse
 from shared.run import run
 
@@ -16,6 +18,8 @@ RuntimeName = Literal["auto", "containerd", "crio"]
 RECORD = Path("/var/lib/nri-restore/node-configured.json")
 WRAPPER_CONFIG = Path("/etc/nri-restore/restore-runc.conf")
 DAEMON_CONFIG = Path("/etc/nri-restore/config.toml")
+PENDING = Path("/run/nri-restore.restart")
+"""There while files were changed and the runtime has not been restarted by us since; a reboot restarts it too."""
 RANCHER = {
     "k3s": Path("/var/lib/rancher/k3s/agent/etc/containerd"),
     "rke2": Path("/var/lib/rancher/rke2/agent/etc/containerd"),
@@ -33,18 +37,30 @@ class Place:
 
 
 def wanted(
-    place: Place, record: Record, runtime: containerd.Containerd | crio.Crio, wraps: str | None
+    place: Place,
+    record: Record,
+    runtime: containerd.Containerd | crio.Crio,
+    wraps: str | None,
+    etc: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[Path, str | None]:
-    """What every file must be: the same whether the node is configured already or not."""
+    """What every file must be: the same whether the node is configured already or not.
+
+    ``etc``: texts to put beside the daemon's configuration, by file name, in place of what is there.
+    """
     if isinstance(runtime, crio.Crio):
         edited = crio.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
     else:
         edited = containerd.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
-    result: dict[Path, str | None] = dict(edited.files)
+    given = {place.daemon_config.parent / name: text for name, text in etc.items()}
+    result: dict[Path, str | None] = {**edited.files, **given}
+
+    def text_of(path: Path) -> str:
+        return given.get(path) or record.original(path) or ""
+
     # The last line of a key counts in this file.
-    before = without_block(record.original(place.wrapper_config) or "")
+    before = without_block(text_of(place.wrapper_config))
     result[place.wrapper_config] = before + block(f"runtime={edited.binary}\n")
-    ours = _daemon(edited, record.original(place.daemon_config) or "", place.daemon_config)
+    ours = _daemon(edited, text_of(place.daemon_config), place.daemon_config)
     if ours is not None:
         result[place.daemon_config] = ours
     for path in record.before:
@@ -129,3 +145,12 @@ def restart() -> str:
     raise ConfigureRefused(
         "ServiceUnknown", "no service of a container runtime is active here; restart the runtime by hand"
     )
+
+
+def texts_in(folder: Path) -> dict[str, str]:
+    """Every file of a folder, such as a mounted ConfigMap, by name; raises ConfigureRefused."""
+    try:
+        found = [each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")]
+    except OSError as error:
+        raise ConfigureRefused("ConfigUnreadable", f"{folder} cannot be read: {error.strerror}") from error
+    return {each.name: read(each) or "" for each in found}

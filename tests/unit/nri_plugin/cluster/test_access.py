@@ -113,6 +113,14 @@ def test_service_account_of_the_daemons_own_pod(
     assert find(Cluster(), tmp_path, environ) == Access(server, tmp_path / "ca.crt", token="secret")
 
 
+def test_service_account_is_found_under_its_other_name(tmp_path: Path) -> None:
+    environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", access.VARIABLE: str(tmp_path)}
+    assert not possible(Cluster(), environ)
+    (tmp_path / "token").write_text("secret\n")
+    found = find(Cluster(), tmp_path, environ)
+    assert (found.ca, found.token) == (tmp_path / "ca.crt", "secret")
+
+
 def test_without_either_there_is_no_way() -> None:
     assert not possible(Cluster(), {})
     assert possible(Cluster(kubeconfig=Path("/etc/kubernetes/kubelet.conf")), {})

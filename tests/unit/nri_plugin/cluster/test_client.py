@@ -20,7 +20,7 @@ from nri_plugin.logs import Subject
 from nri_plugin.restore.outcome import Outcome
 from shared.contract import NODE_FACTS
 from shared.node_facts import from_annotation, gather
-from tests.support.kube_api import KubeApi
+from tests.support.kube_api import Ban, KubeApi
 from tests.support.kube_backend import Answer
 from tests.support.kube_memory import MemoryNodes
 from tests.support.kube_objects import resource
@@ -224,6 +224,19 @@ def test_what_the_server_refuses_is_logged(
     monkeypatch.setattr(client, "RETRY_S", 3600)
     configured(**settings).publish()
     assert reason in caplog.text and says in caplog.text
+
+
+def test_rights_that_are_not_given_are_done_without(
+    api: KubeApi, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "RETRY_S", 3600)
+    caplog.set_level(logging.INFO)
+    about = subject(api)
+    api.bans += [Ban("patch", "nodes"), Ban("get", "pods")]
+    cluster.publish()
+    assert cluster.logins(about, "registry.example/base:1") == []
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO and "patching nodes is not allowed" in record.message
 
 
 def test_server_with_a_certificate_of_another_authority_is_not_talked_to(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from nri_plugin.node import changes
+from nri_plugin.cli import app
+from nri_plugin.node import changes, configure
 from nri_plugin.node.changes import ConfigureRefused, Record
-from nri_plugin.node.configure import Place, option, wanted
+from nri_plugin.node.configure import Place, option, texts_in, wanted
 from nri_plugin.node.containerd import Containerd
 from nri_plugin.node.crio import Crio
+from shared.errors import CommandFailed
 
 WRAPPER = "/usr/lib/nri-restore/restore-runc"
 BEGIN, END = changes.BEGIN, changes.END
@@ -236,6 +241,73 @@ def test_what_was_edited_since_stays_and_only_our_lines_go(tree: Tree) -> None:
     assert changes.diff(tree.configure(tree.containerd(2, 1))) == "", "and does not confuse a second configure"
     tree.unconfigure()
     assert main.read_text() == f"version = 3\nroot = '/data'\n{RUNC_V3}\n"
+
+
+def test_files_given_are_put_beside_the_configuration_and_taken_back(tree: Tree) -> None:
+    tree.file("nri.toml", "# the administrator's\n")
+    tree.file("config.toml", 'version = 3\ngrpc.address = "/run/k3s/c.sock"\n')
+    original = tree.contents()
+    given = tree.file("map/..data/nri.toml", "[cache]\nunused = 1\n").parent
+    (given.parent / "nri.toml").symlink_to("..data/nri.toml")
+    (given.parent / "signer.pub").write_text("a key\n")
+    record = Record.load(tree.place.record)
+    files = texts_in(given.parent)
+    assert set(files) == {"nri.toml", "signer.pub"}
+    changes.apply(record, wanted(tree.place, record, tree.containerd(2, 1), None, files))
+    assert tomllib.loads(tree.place.daemon_config.read_text()) == {
+        "cache": {"unused": 1},
+        "runtime": {"socket": "/run/k3s/c.sock"},
+    }
+    assert (tree.root / "signer.pub").read_text() == "a key\n"
+    shutil.rmtree(given.parent)
+    tree.configure(tree.containerd(2, 1))
+    assert not (tree.root / "signer.pub").exists(), "a file that is not given any more goes"
+    assert "# the administrator's\n" in tree.place.daemon_config.read_text()
+    tree.unconfigure()
+    assert tree.contents() == original
+
+
+def command(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The command on ``tree``: what it prints."""
+    runtime = tree.containerd(2, 1)
+    monkeypatch.setattr(configure, "Place", lambda wrapper: tree.place)
+    monkeypatch.setattr(configure, "find", lambda *_: runtime)
+    monkeypatch.setattr(configure, "RECORD", tree.place.record)
+    monkeypatch.setattr(configure, "DAEMON_CONFIG", tree.place.daemon_config)
+    monkeypatch.setattr(configure, "PENDING", tree.root / "pending")
+    monkeypatch.setattr(configure, "restart", lambda: "containerd")
+    return lambda *words: CliRunner().invoke(app, ["node", *words], catch_exceptions=False).stdout
+
+
+@pytest.fixture
+def etc(tree: Tree) -> Tree:
+    """Our own folder is not the runtime's."""
+    tree.place = Place(WRAPPER, tree.root / "r/record", tree.root / "own/runc.conf", tree.root / "own/config.toml")
+    return tree
+
+
+def test_runtime_is_restarted_only_when_its_own_files_changed(etc: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = command(etc, monkeypatch)
+    etc.file("config.toml", f"version = 3\n{RUNC_V3}")
+    etc.file("given/config.toml", "# one\n")
+    words = ("configure", "--restart", "--etc", str(etc.root / "given"))
+    assert "restarted containerd" in node(*words)
+    assert node(*words) == "nothing to change\n"
+    etc.file("given/config.toml", "# two\n")
+    assert node(*words) == f"changed {etc.root}/own/config.toml\n"
+    assert "restarted containerd" in node("unconfigure", "--restart")
+
+
+def test_restart_that_failed_or_was_not_asked_for_is_made_up_for(etc: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = command(etc, monkeypatch)
+    etc.file("config.toml", f"version = 3\n{RUNC_V3}")
+    assert "restart the container runtime" in node("configure")
+    monkeypatch.setattr(configure, "restart", lambda: configure.run(["false"], timeout_s=9))
+    with pytest.raises(CommandFailed):
+        node("configure", "--restart")
+    monkeypatch.setattr(configure, "restart", lambda: "containerd")
+    assert node("configure", "--restart") == "nothing to change\nrestarted containerd\n"
+    assert node("configure", "--restart") == "nothing to change\n"
 
 
 REFUSED = {
