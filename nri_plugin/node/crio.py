@@ -1,7 +1,9 @@
 """How CRI-O must be configured: one drop-in file.
 
 Source: CRI-O ``docs/crio.conf.5.md`` and ``pkg/config/config.go``: files of ``crio.conf.d`` are read in the order of
-their names after ``crio.conf``, tables merge; crun is the default runtime from 1.31 on, NRI is on from 1.30 on.
+their names after ``crio.conf``, tables merge; crun is the default runtime from 1.31 on, NRI is on from 1.30 on. Since
+1.30 annotations that an OCI runtime acts on, also an NRI plugin's, are dropped unless the handler allows them
+(``pkg/annotations``, ``server/nri-api.go``); before, a name that CRI-O does not know there keeps it from starting.
 """
 
 from __future__ import annotations
@@ -12,9 +14,13 @@ from pathlib import Path
 from nri_plugin.node.changes import ConfigureRefused, block
 from nri_plugin.node.containerd import Edited, Reader
 from nri_plugin.node.toml import Table, lines, merged, parse, table
+from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from shared.contract import HANDLER
 
 DROP_IN = "99-nri-restore.conf"
+FILTERS_SINCE = (1, 30)
+NOT_COPIED = frozenset({"platform_runtime_paths", "inherit_default_runtime"})
+"""Other programs than ``runtime_path``, the first chosen by an annotation of the pod."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,17 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
         raise ConfigureRefused("HandlerPresent", f"a runtime {HANDLER} is already configured by hand; remove it first")
     if name not in runtimes and name not in {"runc", "crun"}:
         raise ConfigureRefused("RuntimeMissing", f"CRI-O has no runtime {name}; it has {', '.join(runtimes) or 'none'}")
-    copied = table(runtimes, name)
+    copied = {key: value for key, value in table(runtimes, name).items() if key not in NOT_COPIED}
+    if table(runtimes, name).get("inherit_default_runtime"):
+        raise ConfigureRefused("RuntimeUnsupported", f"runtime {name} is the default one; name that with --runtime")
     kind = copied.get("runtime_type") or "oci"
     if kind != "oci":
         raise ConfigureRefused("RuntimeUnsupported", f"runtime {name} has the type {kind}; name another with --runtime")
     root = copied.get("runtime_root") or f"/run/{name}"
     entry = {**copied, "runtime_path": wrapper, "runtime_type": "oci", "runtime_root": root}
+    if runtime.version >= FILTERS_SINCE:
+        allowed = [str(each) for each in copied.get("allowed_annotations", []) if each != CRIU_CONFIG_ANNOTATION]
+        entry["allowed_annotations"] = [*allowed, CRIU_CONFIG_ANNOTATION]
     words = [*lines(["crio", "nri"], {"enable_nri": True}), "", *lines(["crio", "runtime", "runtimes", HANDLER], entry)]
     nri = table(whole, "crio", "nri").get("nri_listen")
     socket = table(whole, "crio", "api").get("listen") or "/var/run/crio/crio.sock"

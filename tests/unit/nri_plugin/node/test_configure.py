@@ -208,11 +208,63 @@ runtime_path = "{WRAPPER}"
 monitor_path = "/usr/bin/conmon"
 runtime_type = "oci"
 runtime_root = "/run/runc"
+allowed_annotations = ["org.criu.config"]
 {END}"""
     )
     assert "runtime=/opt/runc\n" in tree.place.wrapper_config.read_text()
     tree.unconfigure()
     assert tree.contents() == before
+
+
+CRIO_PACKAGE = """\
+[crio.image]
+signature_policy = "/etc/crio/policy.json"
+
+[crio.runtime]
+default_runtime = "crun"
+
+[crio.runtime.runtimes.crun]
+runtime_path = "/usr/libexec/crio/crun"
+runtime_root = "/run/crun"
+monitor_path = "/usr/libexec/crio/conmon"
+allowed_annotations = [
+    "io.containers.trace-syscall",
+]
+platform_runtime_paths = { "linux/arm64" = "/opt/other" }
+"""
+"""Like the drop-in of CRI-O's own packages; the last line is an administrator's."""
+
+
+def test_crio_drop_in_allows_what_a_restore_needs_and_no_other_program(tree: Tree) -> None:
+    tree.file("d/10-crio.conf", CRIO_PACKAGE)
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35)))
+    written = (tree.root / "d/99-nri-restore.conf").read_text()
+    assert (
+        written
+        == f"""\
+{BEGIN}[crio.nri]
+enable_nri = true
+
+[crio.runtime.runtimes.nri-restore]
+runtime_path = "{WRAPPER}"
+runtime_root = "/run/crun"
+monitor_path = "/usr/libexec/crio/conmon"
+allowed_annotations = ["io.containers.trace-syscall", "org.criu.config"]
+runtime_type = "oci"
+{END}"""
+    )
+    assert "runtime=/usr/libexec/crio/crun\n" in tree.place.wrapper_config.read_text()
+
+
+def test_crio_before_the_filter_would_not_start_with_the_annotation(tree: Tree) -> None:
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 29)))
+    assert "allowed_annotations" not in (tree.root / "d/99-nri-restore.conf").read_text()
+
+
+def test_crio_runtime_that_is_only_another_name_for_the_default_is_refused(tree: Tree) -> None:
+    tree.file("crio.conf", "[crio.runtime.runtimes.other]\ninherit_default_runtime = true\n")
+    with pytest.raises(ConfigureRefused, match="is the default one"):
+        tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 31)), wraps="other")
 
 
 def test_crio_wraps_crun_where_that_is_its_default(tree: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -70,11 +71,39 @@ def test_a_call_named_like_another_container_does_not_meet_its_plan(wrapper: Any
     assert wrapper.calls == [["start", "other"]]
 
 
-def test_pod_sandbox_needs_no_plan(wrapper: Any) -> None:
-    for key in ('"io.kubernetes.cri.container-type":"sandbox"', '"io.kubernetes.cri-o.ContainerType":"sandbox"'):
-        (wrapper.bundle / "config.json").write_text('{"annotations":{' + key + "}}")
-        assert wrapper.create().returncode == 0
-    assert wrapper.calls == [list(wrapper.create_words())] * 2
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        '"io.kubernetes.cri.container-type":"sandbox"',
+        # CRI-O writes it indented (runtime-tools generate.Save).
+        '\n\t\t"io.kubernetes.cri-o.ContainerType": "sandbox",\n\t\t"io.kubernetes.cri-o.HostNetwork": "false"\n\t',
+    ],
+)
+def test_pod_sandbox_needs_no_plan(wrapper: Any, annotation: str) -> None:
+    (wrapper.bundle / "config.json").write_text('{"annotations":{' + annotation + "}}")
+    assert wrapper.create().returncode == 0
+    assert wrapper.calls == [list(wrapper.create_words())]
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        # On CRI-O a pod's own annotations are in its containers' config.json too.
+        {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri-o.ContainerType": "container"},
+        {"io.kubernetes.cri-o.ContainerType": "container", "mine": '"io.kubernetes.cri-o.ContainerType": "sandbox"'},
+        {"mine": "sandbox"},
+    ],
+)
+def test_container_that_calls_itself_a_sandbox_is_refused(wrapper: Any, annotations: dict[str, str]) -> None:
+    (wrapper.bundle / "config.json").write_text(json.dumps({"annotations": annotations}, indent="\t"))
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+
+
+def test_no_sandbox_is_restored(wrapper: Any) -> None:
+    wrapper.config("sandbox")
+    assert wrapper.run("restore", "--bundle", str(wrapper.bundle), "c" * 64).returncode == 1
+    assert wrapper.calls == []
 
 
 def test_container_without_plan_is_refused(wrapper: Any) -> None:
@@ -149,6 +178,35 @@ def test_plain_is_created_as_it_is(wrapper: Any) -> None:
     wrapper.prepare("plain")
     assert wrapper.create().returncode == 0
     assert wrapper.calls == [list(wrapper.create_words())]
+
+
+# As conmon calls a runtime when CRI-O restores an archive image by itself.
+CRIO_RESTORE = ("--root", "/run/root", "restore", "--image-path", "/crio/checkpoint", "--detach")
+
+
+def test_what_the_runtime_restores_by_itself_does_not_pass_unchecked(wrapper: Any) -> None:
+    wrapper.prepare("plain")
+    done = wrapper.run(*CRIO_RESTORE, "--bundle", str(wrapper.bundle), "c" * 64)
+    assert done.returncode == 1
+    assert wrapper.calls == []
+    assert done.stderr.startswith("restore: RestoredByRuntime: the runtime would restore this container by itself, ")
+
+
+def test_the_runtimes_own_restore_of_what_was_checked_is_ours(wrapper: Any) -> None:
+    wrapper.prepare("ok")
+    words = (*CRIO_RESTORE, "--bundle", str(wrapper.bundle), "--pid-file", f"{wrapper.bundle}/init.pid", "c" * 64)
+    wrapper.behaves(f"restored={os.getpid()}")
+    assert wrapper.run(*words).returncode == 0
+    (call,) = wrapper.calls
+    assert "/crio/checkpoint" not in call
+    assert call[call.index("--image-path") + 1] == "/images of it"
+
+
+def test_no_failed_restore_becomes_one_of_the_runtimes_own(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"start-on-failure": ""})
+    wrapper.behaves("status=1")
+    assert wrapper.run(*CRIO_RESTORE, "--bundle", str(wrapper.bundle), "c" * 64).returncode == 1
+    assert [call[6] if len(call) > 6 else call[2] for call in wrapper.calls] == ["restore", "delete"]
 
 
 @pytest.mark.parametrize("status", ["plain", "ok"])
