@@ -58,10 +58,13 @@ package: setup ## build sdist, wheel, deb, rpm and krew archives into dist/; REL
 	@$(BIN)/python -m tools.package
 	@$(BIN)/python -m tools.krew $(if $(RELEASES),--releases '$(RELEASES)')
 
+image: setup ## build the daemon's container image into dist/; PUSH=REFERENCE pushes it there instead
+	@$(BIN)/python -m tools.image $(if $(PUSH),--reference '$(PUSH)' --push)
+
 clean: ## remove .venv, build output, test nodes and their cache
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.e2e.node.sweep --all
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nri-restore"
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test hostile fuzz lint bench docs protos package clean
+.PHONY: help setup demo test hostile fuzz lint bench docs protos package image clean

@@ -1,0 +1,1 @@
+"""What the daemon's container image runs, in a privileged pod on every node (packaging/kubernetes, packaging/helm)."""

@@ -1,0 +1,100 @@
+"""Puts the program on the node and the node's runtime under it, and takes both back.
+
+Everything is imported before the node is entered: there, the same paths may hold another version, or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nri_plugin.node.configure  # noqa: F401
+from nri_plugin import cli
+from nri_plugin.config import DEFAULT_PATH, Config, load
+from nri_plugin.containerd.client import Containerd
+from nri_plugin.daemonset.entering import enter_node, kept
+from nri_plugin.daemonset.places import CURRENT, FILES, PLACE
+from nri_plugin.restore.images import LEASE_PREFIX
+from nri_plugin.restore.mounting import delete_tree
+from nri_plugin.restore.plan import plans_in
+from shared.errors import Refused, RestoreError
+
+
+def install(tree: Path) -> None:
+    """Copies the tree to the node and configures the runtime, which is restarted only when that changed something."""
+    source, files = kept(tree), kept(FILES)
+    assert source
+    enter_node()
+    _copy(source, PLACE / tree.name)
+    _switch(tree.name)
+    for other in _trees():
+        if other.name != tree.name:
+            shutil.rmtree(other)
+    cli.configure(etc=files, restart=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """All or nothing, also when the node loses power meanwhile."""
+    if target.is_dir():
+        return
+    new = target.with_name(f".{target.name}.new")
+    if new.exists():
+        shutil.rmtree(new)
+    shutil.copytree(f"{source}/.", new, symlinks=True)
+    os.sync()
+    new.rename(target)
+    print(f"copied the program to {target}", flush=True)
+
+
+def _switch(name: str) -> None:
+    link = PLACE / ".current.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    link.rename(CURRENT)
+
+
+def _trees() -> list[Path]:
+    """Every copy of the program, half ones too; nothing else that may be in the folder."""
+    return [
+        each
+        for each in PLACE.glob("*")
+        if not each.is_symlink() and ((each / "bin/python3").exists() or each.name.endswith(".new"))
+    ]
+
+
+def uninstall() -> None:
+    """Takes everything back but logs; raises Refused("RestoredRunning")."""
+    enter_node()
+    config = load(DEFAULT_PATH)
+    if running := [each.container_id[:13] for each in plans_in(config.paths.plans) if each.runs]:
+        raise Refused(
+            "RestoredRunning",
+            f"{len(running)} restored containers run on this node ({', '.join(running)}), and stopping them needs "
+            "restore-runc; delete their pods first",
+        )
+    if config.paths.plans.is_dir():
+        delete_tree(config.paths.plans)
+    _release(config)
+    cli.unconfigure(restart=True)
+    if config.paths.state.is_dir():
+        delete_tree(config.paths.state)
+    CURRENT.unlink(missing_ok=True)
+    for tree in _trees():
+        shutil.rmtree(tree)
+    if PLACE.is_dir() and not any(PLACE.iterdir()):
+        PLACE.rmdir()
+    print("nri-restore is gone from this node, but for its logs", flush=True)
+
+
+def _release(config: Config) -> None:
+    """Leaves what the runtime held for us to its garbage collection; where it has none of that, nothing is to do."""
+    runtime = config.runtime
+    containerd = Containerd(runtime.socket, namespace=runtime.namespace, snapshotter=runtime.snapshotter)
+    try:
+        for lease in containerd.leases(LEASE_PREFIX):
+            containerd.delete_lease(lease.id)
+    except RestoreError as error:
+        print(f"what the runtime holds of checkpoint images stays: {error}", flush=True)
+    finally:
+        containerd.close()
