@@ -123,14 +123,23 @@ def unconfigure(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
 ) -> None:
-    """Takes back what configure changed: byte for byte, and where a file was edited since, our lines."""
+    """Takes back what configure changed: byte for byte, and where a file was edited since, our lines.
+
+    What the daemon keeps for the next restore is dropped too, unless it runs.
+    """
+    from nri_plugin.config import load
     from nri_plugin.node import changes
     from nri_plugin.node import configure as setting
+    from nri_plugin.node.leftovers import drop_leftovers
 
     record = changes.Record.load(setting.RECORD)
     wanted = changes.revert(record)
 
     def write() -> None:
+        try:
+            drop_leftovers(load(setting.DAEMON_CONFIG))
+        except RestoreError as error:
+            typer.echo(f"not dropped: what the daemon keeps in the runtime ({error})", err=True)
         for path, text in wanted.items():
             changes.write(path, text)
         changes.forget(record)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ OLDEST_CRIU = (3, 16)
 """go-criu ``utils/criu.go``, PodCriuVersion: what containerd and CRI-O ask for."""
 OLDEST_RUNC = (1, 1)
 """The first runc with the annotation org.criu.config."""
+RECONNECTS_IN_S = 5.0
+"""How soon a healthy daemon finds a runtime that was restarted (nri/reconnect.py), with some to spare."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,10 @@ def handler(runtime: containerd.Containerd | crio.Crio, name: str) -> Finding:
     return Finding("handler", "ok", f"{name} runs {wrapper}")
 
 
-def daemon(config: Config, table_of_sockets: Path = Path("/proc/net/unix")) -> Finding:
+def daemon(
+    config: Config, table_of_sockets: Path = Path("/proc/net/unix"), patience_s: float = RECONNECTS_IN_S
+) -> Finding:
+    """Waits for a daemon that reconnects: the runtime may have been restarted just now."""
     start = "start it: systemctl enable --now nri-restore"
     try:
         descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -161,12 +167,20 @@ def daemon(config: Config, table_of_sockets: Path = Path("/proc/net/unix")) -> F
     finally:
         os.close(descriptor)
     names = {str(config.nri.socket), str(config.nri.socket.resolve())}
-    for line in (read(table_of_sockets) or "").splitlines():
-        words = line.split()
-        # State 03 is SS_CONNECTED (linux/net.h): the runtime's end of a plugin's connection carries the path.
-        if words[-1] in names and words[5] == "03":
-            return Finding("daemon", "ok", "runs, and a plugin is connected to NRI")
-    return Finding("daemon", "fail", "it runs, but nothing is connected to NRI", "see its log; is the runtime up?")
+    deadline = time.monotonic() + patience_s
+    while not _connected(names, table_of_sockets):
+        if time.monotonic() >= deadline:
+            return Finding(
+                "daemon", "fail", "it runs, but nothing is connected to NRI", "see its log; is the runtime up?"
+            )
+        time.sleep(0.1)
+    return Finding("daemon", "ok", "runs, and a plugin is connected to NRI")
+
+
+def _connected(sockets: set[str], table_of_sockets: Path) -> bool:
+    # State 03 is SS_CONNECTED (linux/net.h): the runtime's end of a plugin's connection carries the path.
+    lines = [line.split() for line in (read(table_of_sockets) or "").splitlines()]
+    return any(words[-1] in sockets and words[5] == "03" for words in lines)
 
 
 def runtime_class(name: str, kubeconfigs: tuple[str, ...] = ("/etc/kubernetes/kubelet.conf",)) -> Finding:

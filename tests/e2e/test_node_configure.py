@@ -20,27 +20,16 @@ from tests.e2e.node.roots import FLAVOURS
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.restoring import KEEPS_NOTHING, Images, Taken, have, resumed, with_daemon
 
-MAIN = "/etc/containerd/config.toml"
-CRI = {"containerd-1.7": "io.containerd.grpc.v1.cri", "containerd-2.1": "io.containerd.cri.v1.runtime"}
-
-
-def unconfigured(text: str, plugin: str) -> str:
-    """The test nodes' configuration as it is before anybody heard of us: no handler of ours, NRI off."""
-    before, _, rest = text.partition(f'    [plugins."{plugin}".containerd.runtimes.{HANDLER}]')
-    assert rest
-    after = rest.partition('[plugins."io.containerd.nri.v1.nri"]')[2].replace("disable = false", "disable = true")
-    return f'# an administrator\'s comment\n{before}[plugins."io.containerd.nri.v1.nri"]{after}'
-
 
 @pytest.fixture(params=[(flavour, drop_in) for flavour in FLAVOURS for drop_in in ([False, True])], ids=str)
 def bare(request: pytest.FixtureRequest, network: Network, registry: Registry, busybox: str) -> Iterator[Node]:
     """A node whose containerd knows nothing of us; where it is asked for, with a folder of imports."""
     flavour, drop_in = request.param
     node = Node(flavour, network, "bare")
-    text = unconfigured(config.configuration(flavour), CRI[flavour])
+    text = config.unconfigured(flavour)
     if drop_in:
         text = text.replace("\n[", "\nimports = ['/etc/containerd/conf.d/*.toml']\n[", 1)
-    node.files[MAIN] = text
+    node.files[config.MAIN] = text
     with node:
         node.trust(registry, "localhost:5000")
         node.relay(registry)
@@ -83,13 +72,13 @@ def test_configure_restore_and_unconfigure(
 
     assert ill(node) >= {"nri", "handler", "daemon"}
     shown = nri_restore(node, "configure", "--wrapper", config.WRAPPER, "--dry-run")
-    assert f'+[plugins."{CRI[node.flavour]}".containerd.runtimes.nri-restore]' in shown
+    assert f'+[plugins."{config.CRI[node.flavour]}".containerd.runtimes.nri-restore]' in shown
     assert etc(node) == files, "a dry run writes nothing"
     assert "restart the container runtime" in nri_restore(node, "configure", "--wrapper", config.WRAPPER)
     node.restart_containerd()
 
     after = dump(node)
-    runtimes = after["plugins"][CRI[node.flavour]]["containerd"]["runtimes"]
+    runtimes = after["plugins"][config.CRI[node.flavour]]["containerd"]["runtimes"]
     entry = runtimes.pop(HANDLER)
     assert (entry["runtime_type"], entry["options"]["BinaryName"]) == ("io.containerd.runc.v2", config.WRAPPER)
     assert entry["pod_annotations"] == [f"{HANDLER}/*"]

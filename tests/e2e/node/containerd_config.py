@@ -7,6 +7,7 @@ from typing import Final
 from shared.contract import HANDLER
 from tests.e2e.node.roots import Flavour
 
+MAIN: Final = "/etc/containerd/config.toml"
 PAUSE: Final = "nri-restore.test/pause:1"
 WRAPPER: Final = "/usr/local/bin/restore-runc"
 CERTIFICATES: Final = "/etc/containerd/certs.d"
@@ -54,12 +55,16 @@ version = 3
 """
 
 
+CRI: Final[dict[Flavour, str]] = {
+    "containerd-1.7": "io.containerd.grpc.v1.cri",
+    "containerd-2.1": "io.containerd.cri.v1.runtime",
+}
+"""What the CRI plugin's section is called."""
+
+
 def configuration(flavour: Flavour) -> str:
     """The whole file; handlers ``runc``, ``crun`` (both plain) and nri-restore, which runs our wrapper."""
-    text, plugin = {
-        "containerd-1.7": (_VERSION_2, "io.containerd.grpc.v1.cri"),
-        "containerd-2.1": (_VERSION_3, "io.containerd.cri.v1.runtime"),
-    }[flavour]
+    text, plugin = {"containerd-1.7": _VERSION_2, "containerd-2.1": _VERSION_3}[flavour], CRI[flavour]
     handlers = ""
     for name, binary in (("runc", ""), ("crun", "/usr/bin/crun"), (HANDLER, WRAPPER)):
         table = f'[plugins."{plugin}".containerd.runtimes.{name}'
@@ -69,6 +74,14 @@ def configuration(flavour: Flavour) -> str:
         if binary:
             handlers += f'      {table}.options]\n        BinaryName = "{binary}"\n'
     return text.format(handlers=handlers)
+
+
+def unconfigured(flavour: Flavour) -> str:
+    """The file as it is before anybody heard of us: no handler of ours, NRI off."""
+    before, _, rest = configuration(flavour).partition(f'    [plugins."{CRI[flavour]}".containerd.runtimes.{HANDLER}]')
+    assert rest
+    after = rest.partition('[plugins."io.containerd.nri.v1.nri"]')[2].replace("disable = false", "disable = true")
+    return f'# an administrator\'s comment\n{before}[plugins."io.containerd.nri.v1.nri"]{after}'
 
 
 CNI_NETWORK: Final = """\

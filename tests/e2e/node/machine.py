@@ -41,6 +41,8 @@ class Machine:
         self.folder = runs() / f"machine-{self.name}"
         self.files: dict[str, str] = {}
         """Text files to put into the root before it boots, by absolute path."""
+        self.systemd = False
+        """Whether PID 1 is systemd rather than a program that only reaps orphans."""
         self.init = 0
         """PID 1 as the host numbers it; 0 while the machine is down."""
         self.address = ""
@@ -110,7 +112,10 @@ class Machine:
             'exec unshare --mount --pid --net --uts --ipc --cgroup --fork sh -c \'hostname "$0" && exec sh "$@"\' '
             '"$hostname" "$@"\n'
         )
-        words: list[str | Path] = [boot, self.folder, base, CHECKOUT, packages, *names]
+        if self.only_cgroup2:
+            names = [""]
+        init = "systemd" if self.systemd else "node-init"
+        words: list[str | Path] = [boot, self.folder, base, CHECKOUT, packages, init, *names]
         log = self.folder / "boot.log"
         with log.open("wb") as errors:
             self._boot = subprocess.Popen(
@@ -133,6 +138,11 @@ class Machine:
             f'exec nsenter -t {self.init} -m -u -i -n -p -C -- "$@"\n'
         )
         enter.chmod(0o755)
+
+    @property
+    def only_cgroup2(self) -> bool:
+        """Whether version 1 is hidden: systemd 258, Debian 14, does without it."""
+        return self.systemd and self.flavour == "containerd-2.1"
 
     # ---- use ----
 

@@ -74,7 +74,10 @@ class Node(Machine):
 
         Raises Unavailable("ContainerdDidNotStart") with the end of its log.
         """
-        self.containerd = self.spawn(["containerd"], CONTAINERD_LOG)
+        program = self.containerd = self.spawn(["containerd"], CONTAINERD_LOG)
+        self._wait_for_cri(lambda: program.running)
+
+    def _wait_for_cri(self, alive: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
         while True:
             problem = "no answer"
@@ -93,10 +96,9 @@ class Node(Machine):
                     grpc.StatusCode.UNKNOWN,
                 }:
                     raise
-            if time.monotonic() > deadline or not self.containerd.running:
-                raise Unavailable(
-                    "ContainerdDidNotStart", f"containerd is not ready ({problem}): {self.containerd.output()[-3000:]}"
-                )
+            if time.monotonic() > deadline or not alive():
+                log = self.containerd.output()[-3000:] if self.containerd else "see its journal"
+                raise Unavailable("ContainerdDidNotStart", f"containerd is not ready ({problem}): {log}")
             time.sleep(0.02)
 
     def stop_containerd(self) -> None:

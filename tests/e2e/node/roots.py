@@ -38,6 +38,7 @@ _COMMON: Final = (
     "procps",
     "python3",
     "runc",
+    "systemd",
     "util-linux",
 )
 

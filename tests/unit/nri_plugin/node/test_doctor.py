@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,11 +143,14 @@ def test_daemon(config: Config, tmp_path: Path) -> None:
     descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT)
     assert doctor.daemon(config, sockets).text == "it does not run"
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert "nothing is connected" in doctor.daemon(config, sockets).text
+    assert "nothing is connected" in doctor.daemon(config, sockets, patience_s=0).text
     sockets.write_text(f"0: 00000002 00000000 00010000 0001 01 77 {config.nri.socket}\n")
-    assert doctor.daemon(config, sockets).level == "fail", "that is the socket it listens on"
-    sockets.write_text(f"0: 00000003 00000000 00000000 0001 03 78 {config.nri.socket}\n")
+    assert doctor.daemon(config, sockets, patience_s=0).level == "fail", "that is the socket it listens on"
+    connected = f"0: 00000003 00000000 00000000 0001 03 78 {config.nri.socket}\n"
+    reconnects = threading.Timer(0.2, sockets.write_text, [connected])
+    reconnects.start()
     assert doctor.daemon(config, sockets).level == "ok"
+    reconnects.join()
     os.close(descriptor)
 
 
