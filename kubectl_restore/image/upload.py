@@ -119,7 +119,12 @@ class Upload:
         answer = read_answer(response, self._registry.transport)
         if answer.status in (202, 204):
             self._follow(self._session, answer)
-            self._sent = _received(answer, otherwise=(self._end or 0) if size is None else start + size)
+            end = (self._end or 0) if size is None else start + size
+            self._sent = 1 if end == 1 else _received(answer, otherwise=end)
+            if self._sent <= start < end:
+                raise Unavailable(
+                    "RegistryInterrupted", f"{self._registry.place} took bytes and says it has {self._sent} of them"
+                )
         elif answer.status == 411 and size is None:
             raise Unavailable("RegistryInterrupted", f"{self._registry.place} wants to know a request's length first")
         elif answer.status == 413 and self._chunk > CHUNK_BYTES:

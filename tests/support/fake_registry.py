@@ -29,6 +29,8 @@ TLS = Path(__file__).resolve().parents[1] / "data" / "tls"
 class Faults:
     drop_patch_after: list[int] = field(default_factory=list)
     """For each PATCH in turn: hang up when this many bytes of it have arrived."""
+    keep_nothing: bool = False
+    """Every PATCH is accepted, and none of its bytes kept."""
     forget_dropped: bool = False
     """Whether an upload is unknown after its connection broke, as in distribution 2.x."""
     largest_body: int | None = None
@@ -188,7 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if faults.forget_dropped:
                     del registry.uploads[session]
                 raise ConnectionAbortedError
-            content += self._read(length)
+            taken = self._read(length)
+            content += b"" if faults.keep_nothing else taken
             return self._progress(repository, session, 202)
         digest = self.query["digest"]
         content += self._read(length)

@@ -136,6 +136,23 @@ def test_it_is_given_up_when_nothing_more_arrives(start_registry: StartRegistry)
     assert not registry.blobs
 
 
+def test_it_is_given_up_when_the_registry_accepts_and_keeps_nothing(start_registry: StartRegistry) -> None:
+    registry = start_registry(faults=Faults(keep_nothing=True))
+    with pytest.raises(Unavailable, match=r"does not get on after 3 tries: .* took bytes and says it has 0 of them"):
+        _send(registry)
+    assert registry.count("PATCH") == 4
+    assert not registry.uploads, "cancelled"
+
+
+def test_one_byte_arrives_though_its_range_reads_like_none(
+    start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", b"1")
+    registry = start_registry()
+    _assert_arrived(registry, _send(registry, Literal(b"1")))
+    assert registry.count("PATCH") == 1
+
+
 def test_slow_progress_is_progress(start_registry: StartRegistry) -> None:
     registry = start_registry(faults=Faults(drop_patch_after=[100_000] * 8))
     _assert_arrived(registry, _send(registry))
