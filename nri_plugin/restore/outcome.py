@@ -55,7 +55,9 @@ def _outcome(plan: Plan) -> Outcome | None:
         return Outcome("started", str(report.get("reason", "")), str(report.get("sentence", "")))
     if plan.has("restored"):
         return Outcome("restored", restore_s=_between(plan, "restoring", "restored"))
-    if (why := plan.read("why")) is not None:
+    if why := plan.read("why"):
+        if plan.has("start-on-failure") and plan.has("restoring") and not plan.has("failed"):
+            return None  # still being undone; then the container starts, unless the undoing is interrupted
         return Outcome("started" if plan.has("start-on-failure") and plan.has("failed") else "failed", *_said(why))
     if plan.has("failed"):
         error = Unavailable("RestoreInterrupted", "restore-runc was killed while it restored the container; try again")

@@ -91,8 +91,9 @@ class Plan:
             temporary.rename(target)
 
     def read(self, name: str) -> str | None:
+        """The file's text, None without one; what CRIU says of a checkpoint's own names need not be UTF-8."""
         try:
-            return (self.path / name).read_text()
+            return (self.path / name).read_text(errors="replace")
         except FileNotFoundError:
             return None
 

@@ -43,7 +43,7 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	[ "$1" = cover ] && [ "$busy" ] && printf 'WritableFileOpen: the pod asks for %s read-only, where a process of the checkpoint has a file open for writing; leave that out, or take a new checkpoint when the file is closed' "$busy" && return
 	[ "$1" = cover ] && printf "CoverFailed: the restored container's mounts cannot be made what the pod asks for" && return
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
-	why=$(grep 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -vE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
+	why=$(grep -a 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -avE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
 	printf 'CriuFailed: CRIU cannot restore the container: %s' "$(printf '%s' "${why:-it gave no reason}" | sed 's/^([0-9. ]*) *\([0-9]*: \)\{0,1\}Error ([^)]*): //')"
 	printf ' (full log: %s/restore.log)' "$keep"

@@ -40,6 +40,16 @@ CASES: dict[str, tuple[dict[str, str], str, Outcome | None]] = {
         "started",
         Outcome("started", "CriuFailed", "x"),
     ),
+    "failed, and being undone before the container starts": (
+        {"status": "ok\n", "restoring": "1", "why": "CriuFailed: x", "start-on-failure": ""},
+        "restoring",
+        None,
+    ),
+    "failed, and the reason is just being written": (
+        {"status": "ok\n", "restoring": "1", "why": ""},
+        "restoring",
+        None,
+    ),
     "stopped in place of a failed restore": (
         {"status": "ok\n", "failed": "", "why": "Cancelled: x", "start-on-failure": ""},
         "cancelled",
@@ -89,3 +99,10 @@ def test_restore_took_from_its_begin_to_the_pid(planned: Callable[..., Plan]) ->
         plan.write(name, text)
         os.utime(plan.path / name, (at, at))
     assert outcome_of(plan) == Outcome("restored", restore_s=0.25)
+
+
+def test_reason_with_a_name_that_is_no_utf_8_is_read(planned: Callable[..., Plan]) -> None:
+    plan = planned("a")
+    plan.write("status", "ok\n")
+    plan.write("why", b"CriuFailed: no file \xff\xfe")
+    assert outcome_of(plan) == Outcome("failed", "CriuFailed", "no file \ufffd\ufffd")

@@ -364,6 +364,15 @@ def test_failure_is_undone_and_says_the_first_telling_error(wrapper: Any, tmp_pa
     assert "iptables -w 5 -F CRIU" in wrapper.firewall
 
 
+def test_failure_is_told_from_a_log_with_odd_bytes(wrapper: Any) -> None:
+    wrapper.prepare()
+    wrapper.behaves(
+        f"printf 'a\\0b\\n(00.02) 1: Error (criu/x.c:2): no such thing\\n' >{wrapper.plan}/work/restore.log\nstatus=1"
+    )
+    assert wrapper.create().returncode == 1
+    assert "CRIU cannot restore the container: no such thing (full log: " in wrapper.logged[0]
+
+
 def test_failure_before_criu_tells_the_runtimes_last_error(wrapper: Any) -> None:
     wrapper.prepare()
     wrapper.behaves(
