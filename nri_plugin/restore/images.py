@@ -150,7 +150,10 @@ class Views:
         for name in names:
             link = directory / name
             if name in replaced:
-                link.write_bytes(replaced[name])
+                # In one step: a CRIU that an earlier worker sent here may be reading, and a link leads into the view.
+                new = directory / f".{name}.new"
+                new.write_bytes(replaced[name])
+                new.rename(link)
             elif not link.is_symlink():
                 link.symlink_to(f"{below}/{name}")
         return directory

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ OPTIONS_LIMIT_BYTES = 4095
 
 INERT = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 """How foreign content is mounted: read, never run."""
+
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
+"""A byte that would end a field of mountinfo (fs/proc_namespace.c mangle)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,9 +44,13 @@ def mount(source: str, target: Path, fstype: str | None, flags: int, options: st
 
 
 def bind(source: Path, target: Path, flags: int = INERT) -> None:
-    """Binds ``source`` (file or directory) over ``target`` with ``flags``."""
+    """Binds ``source`` (file or directory) over ``target`` with ``flags``, or not at all."""
     mount(str(source), target, None, MS_BIND)
-    mount("none", target, None, MS_REMOUNT | MS_BIND | flags)
+    try:
+        mount("none", target, None, MS_REMOUNT | MS_BIND | flags)
+    except Unavailable:
+        unmount(target)
+        raise
 
 
 def unmount(target: Path) -> bool:
@@ -57,8 +65,8 @@ def mounts_below(directory: Path) -> Sequence[Path]:
     """Mount points at or below ``directory``, deepest first."""
     prefix = f"{directory}/"
     found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        point = line.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
+    for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
+        point = os.fsdecode(_ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), line.split(b" ")[4]))
         if point == str(directory) or point.startswith(prefix):
             found.append(Path(point))
     return sorted(found, key=lambda path: len(path.parts), reverse=True)

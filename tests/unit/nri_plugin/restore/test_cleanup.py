@@ -15,6 +15,9 @@ from nri_plugin.restore import cleanup, mounting
 from nri_plugin.restore.plan import Plan
 from shared.errors import Unavailable
 
+NO_SUCH_FLAG = 1 << 31
+"""MS_NOUSER, which mount(2) takes from nobody (fs/namespace.c)."""
+
 
 @pytest.fixture
 def undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
@@ -107,7 +110,19 @@ def test_mount_points_are_found_deepest_first_and_names_unescaped(monkeypatch: p
         r"31 30 0:31 / /run/plans/a\040b rw - tmpfs tmpfs rw",
         r"32 31 0:32 / /run/plans/a\040b/c rw shared:1 - tmpfs tmpfs rw",
         "33 1 0:33 / /run/plans-other rw - tmpfs tmpfs rw",
+        "34 1 0:34 / /mnt/写真\x85\u2028 rw - tmpfs tmpfs rw",
+        r"35 30 0:35 / /run/plans/\134é rw - tmpfs tmpfs rw",
     ]
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: "\n".join(lines))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: "".join(f"{line}\n" for line in lines).encode())
     found = [str(point) for point in mounting.mounts_below(Path("/run/plans"))]
-    assert found == ["/run/plans/a b/c", "/run/plans/a b", "/run/plans"]
+    assert found == ["/run/plans/a b/c", "/run/plans/a b", "/run/plans/\\é", "/run/plans"]
+
+
+def test_bind_that_cannot_be_made_read_only_is_not_left(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    with pytest.raises(Unavailable) as refused:
+        mounting.bind(source, target, NO_SUCH_FLAG)
+    assert refused.value.reason == "MountFailed"
+    assert not mounting.mounts_below(target)
