@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,26 +19,12 @@ from tests.support.base_image import BaseImage
 from tests.support.checkpoints import containerd, tar_of
 from tests.support.fake_registry import TLS, Faults
 from tests.unit.kubectl_restore.conftest import StartRegistry, WriteCheckpoint
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``kubectl-restore build …`` in this process: exit status, standard output, standard error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def build(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "build", *map(str, words)])
-        try:
-            with pytest.raises(SystemExit) as end:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return build
+def run(command: Run) -> Run:
+    return partial(command, "build")
 
 
 @pytest.fixture

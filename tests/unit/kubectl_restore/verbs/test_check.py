@@ -1,50 +1,35 @@
 from __future__ import annotations
 
 import json
-import signal
 import stat
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_restore import cli
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import SyntheticDump, config_dump, containerd
 from tests.support.elf import elf
 from tests.support.inspected import kubelet_spec, regular
 from tests.support.kube_api import KubeApi
 from tests.unit.kubectl_restore.conftest import WriteCheckpoint
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 PROGRAM = elf(size=5000)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, kubeconfig: Path) -> Run:
-    """Runs ``kubectl-restore check …`` in this process, on a machine with criu."""
-    before = signal.getsignal(signal.SIGTERM)
+def run(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: Path) -> Run:
+    """``kubectl-restore check …`` on a machine with criu."""
     criu = tmp_path / "bin" / "criu"
     criu.parent.mkdir()
     criu.write_text("#!/bin/sh\necho Version: 4.2.1\n")
     criu.chmod(criu.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{criu.parent}:/bin:/usr/bin")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-
-    def check(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "check", *map(str, words)])
-        try:
-            with pytest.raises(SystemExit) as end:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return check
+    return partial(command, "check")
 
 
 @pytest.fixture
@@ -205,13 +190,10 @@ def test_damaged_checkpoint_is_a_finding(run: Run, write_checkpoint: WriteCheckp
     assert [finding["code"] for finding in json.loads(out)["findings"]] == ["CheckpointDamaged"]
 
 
-def test_layered_image_is_its_own_root(run: Run, archive: Path, base: BaseImage, tmp_path: Path) -> None:
+def test_layered_image_is_its_own_root(run: Run, command: Run, archive: Path, base: BaseImage, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
-    words = ["build", archive, "-t", "x.example/ck:1", "--format", "layered", "--oci-layout", layout, "-q"]
-    argv = ["kubectl-restore", *map(str, words), "--base", base.write_layout(tmp_path / "base")]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(sys, "argv", argv)
-        cli.main()
+    words = ["-t", "x.example/ck:1", "--format", "layered", "--oci-layout", layout, "-q"]
+    assert command("build", archive, *words, "--base", base.write_layout(tmp_path / "base"))[0] == 0
     status, out, err = run(f"oci:{layout}")
     assert (status, err) == (0, "")
     assert "FilesMatch" in out

@@ -7,37 +7,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kubectl_restore import cli
 from tests.support.kube_api import KubeApi
 from tests.support.kube_backend import Answer
 from tests.support.kube_memory import CHECKPOINTS, MemoryNodes
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kubeconfig: Path) -> Run:
-    """Runs ``kubectl restore checkpoint …`` in this process: exit status, standard output, standard error."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+def run(command: Run, monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> Run:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-
-    def checkpoint(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "checkpoint", *map(str, words)])
-        try:
-            with pytest.raises(SystemExit) as end:
-                cli.main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return checkpoint
+    return partial(command, "checkpoint")
 
 
 def test_table_says_where_the_archive_is(api: KubeApi, run: Run) -> None:

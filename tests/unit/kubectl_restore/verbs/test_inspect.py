@@ -2,42 +2,26 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kubectl_restore import cli
 from shared.compression import Compression
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import containerd, tar_of, write_directory
 from tests.support.inspected import rich_dump
 from tests.unit.kubectl_restore.conftest import StartRegistry, WriteCheckpoint
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``kubectl-restore inspect …`` in this process: exit status, standard output, standard error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def inspect(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "inspect", *map(str, words)])
-        try:
-            with pytest.raises(SystemExit) as end:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return inspect
+def run(command: Run) -> Run:
+    return partial(command, "inspect")
 
 
 @pytest.fixture
@@ -92,11 +76,11 @@ def test_unpacked_directory(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["oci", "oci-archive", "registry"])
 def test_checkpoint_images(
     run: Run,
+    command: Run,
     archive: Path,
     tmp_path: Path,
     start_registry: StartRegistry,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     place: str,
     image_format: str,
 ) -> None:
@@ -108,12 +92,8 @@ def test_checkpoint_images(
         "registry": ["--push", "--plain-http"],
     }[place]
     base = BaseImage().write_layout(tmp_path / "base")
-    words = ["build", archive, "-t", reference, "--format", image_format, "--base", base, "-q", *where]
-    monkeypatch.setattr(sys, "argv", ["kubectl-restore", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
-    capsys.readouterr()
+    words = ["-t", reference, "--format", image_format, "--base", base, "-q", *where]
+    assert command("build", archive, *words)[0] == 0
     sources = {
         "oci": [f"oci:{tmp_path / 'layout'}", f"oci:{tmp_path / 'layout'}:{reference}", tmp_path / "layout"],
         "oci-archive": [f"oci-archive:{tmp_path / 'image.tar'}", tmp_path / "image.tar"],

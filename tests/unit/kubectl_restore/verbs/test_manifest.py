@@ -1,43 +1,26 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_restore import cli
 from tests.support.checkpoints import SyntheticDump, containerd
 from tests.support.inspected import kubelet_spec
 from tests.support.kube_api import KubeApi
 from tests.unit.kubectl_restore.conftest import WriteCheckpoint
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 IMAGE = "registry.example/ck:1"
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kubeconfig: Path) -> Run:
-    before = signal.getsignal(signal.SIGTERM)
+def run(command: Run, monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> Run:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-
-    def manifest(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "manifest", *map(str, words)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        printed = capsys.readouterr()
-        return int(code), printed.out, printed.err
-
-    return manifest
+    return partial(command, "manifest")
 
 
 @pytest.fixture

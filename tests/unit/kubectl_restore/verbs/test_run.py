@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_restore import cli
 from kubectl_restore.run import flow
 from shared.errors import RestoreError
 from tests.support.checkpoints import SyntheticDump, containerd, tar_of
@@ -19,8 +15,7 @@ from tests.support.inspected import kubelet_spec
 from tests.support.kube_api import KubeApi
 from tests.support.kube_memory import MemoryNodes
 from tests.unit.kubectl_restore.conftest import StartRegistry
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.kubectl_restore.verbs.conftest import Run
 
 
 @pytest.fixture
@@ -30,34 +25,19 @@ def registry(start_registry: StartRegistry) -> FakeRegistry:
 
 @pytest.fixture
 def run(
+    command: Run,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     kubeconfig: Path,
     api: KubeApi,
     nodes: MemoryNodes,
     registry: FakeRegistry,
 ) -> Run:
-    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     archive = tar_of(containerd(SyntheticDump.of_processes(), spec=kubelet_spec()))
     nodes.content = lambda namespace, pod, container: archive
     api.create("RuntimeClass", "nri-restore", handler="nri-restore")
     api.add_pod("web", "app")
-
-    def start(*words: object) -> tuple[int, str, str]:
-        image = f"{registry.host}/ck:1"
-        monkeypatch.setattr(sys, "argv", ["kubectl-restore", "run", "web", "-t", image, *map(str, words)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        printed = capsys.readouterr()
-        return int(code), printed.out, printed.err
-
-    return start
+    return partial(command, "run", "web", "-t", f"{registry.host}/ck:1")
 
 
 def names(api: KubeApi) -> list[str]:
