@@ -162,7 +162,10 @@ def refuse(
     """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead."""
     report.warnings.append(f"{error.reason}: {error.sentence}")
     report.error = error
-    let_go(node, plan)
+    try:
+        let_go(node, plan)
+    except (RestoreError, OSError) as left:  # tried again when the runtime is connected again
+        report.warnings.append(f"the view of the checkpoint image stays: {left}")
     if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
         plan.write("status", "plain\n")
         report.outcome = "started afresh, restore refused"

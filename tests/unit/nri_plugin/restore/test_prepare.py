@@ -1,0 +1,39 @@
+"""A preparation that comes to no good end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from nri_plugin.config import Config
+from nri_plugin.restore.cache import ImageCache
+from nri_plugin.restore.node import Node
+from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.prepare import prepare
+from nri_plugin.restore.request import RestoreRequest
+from shared.errors import RestoreError
+
+DIGEST = "sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize(("on_failure", "status"), [("fail", "refused RuntimeAway: "), ("start", "plain\n")])
+def test_runtime_that_goes_away_leaves_the_decision_made(
+    config: Config,
+    planned: Callable[..., Plan],
+    request_for: Callable[..., RestoreRequest],
+    on_failure: str,
+    status: str,
+) -> None:
+    settings = {"on_failure": on_failure, "checkpoint": "registry.example/checkpoints/web:1"}
+    plan = planned("a", **settings)
+    plan.write("image", DIGEST)
+    node = Node.of(config)
+    node.views.path(DIGEST).mkdir(parents=True)
+    answers: list[RestoreError | None] = []
+    cache = ImageCache(node.containerd, config.paths.state, config.cache)
+    report = prepare(node, cache, request_for("a", **settings), plan, answers.append, threading.Event())
+    assert (plan.status or "").startswith(status)
+    assert [error.reason if error else None for error in answers] == [None if on_failure == "start" else "RuntimeAway"]
+    assert any(warning.startswith("the view of the checkpoint image stays: ") for warning in report.warnings)
