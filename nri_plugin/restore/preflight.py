@@ -99,7 +99,7 @@ def limit_bytes(memory: int | None, with_swap: int | None, swaps: Path = Path("/
     """What a container may take, swap included, by the fields ``limit`` and ``swap`` of its spec; None: no limit."""
     if not memory or not 0 < memory < _UNLIMITED:
         return None
-    if with_swap == memory or len(swaps.read_text().splitlines()) < 2:
+    if with_swap == memory or not swaps.exists() or len(swaps.read_text().splitlines()) < 2:
         return memory
     return with_swap if with_swap and 0 < with_swap < _UNLIMITED else None
 

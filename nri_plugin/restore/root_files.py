@@ -6,6 +6,7 @@ directories are of images or checkpoints, and untrusted: no symbolic link is fol
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -35,7 +36,9 @@ def _look_up(directories: Sequence[Path], parts: Sequence[str]) -> Found | None:
             here = found / part
             try:
                 status = os.lstat(here)
-            except FileNotFoundError:
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                    raise
                 status = None
                 break
             last = position == len(parts) - 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,8 +76,7 @@ def _signed(
     ``unread`` gets the errors of repositories that could not be read: another one may still have a good signature.
     """
     for each in question["stored"]:
-        blobs = {digest: base64.b64decode(content) for digest, content in each["blobs"].items()}
-        yield from _of_manifest(base64.b64decode(each["manifest"]), blobs.__getitem__, keys)
+        yield from _of_manifest(base64.b64decode(each["manifest"]), partial(_stored, each["blobs"]), keys)
     for name in question["repositories"]:
         reference = oci.parse_reference(name)
         try:
@@ -84,6 +84,12 @@ def _signed(
             yield from _in_repository(repository, question["digests"], keys)
         except Unavailable as error:
             unread.append(error)
+
+
+def _stored(blobs: Mapping[str, str], digest: str) -> bytes:
+    if digest not in blobs:
+        raise NotGood("not whole on the node")
+    return base64.b64decode(blobs[digest])
 
 
 def _in_repository(
@@ -112,7 +118,7 @@ def _referrers(index: bytes) -> tuple[str, ...]:
     return tuple(entry.digest for entry in entries[:SIGNATURES_MAX])
 
 
-def _of_manifest(manifest: bytes, blob: Any, keys: list[Key]) -> Iterator[tuple[str, ...] | NotGood]:
+def _of_manifest(manifest: bytes, blob: Callable[[str], bytes], keys: list[Key]) -> Iterator[tuple[str, ...] | NotGood]:
     try:
         document = oci.parse_document(manifest)
     except RestoreError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -74,19 +74,19 @@ class Repository:
 
     def _get_from(self, host: Host, path: str, limit_bytes: int, accept: str) -> bytes | None:
         url = f"{host.base}/{self.reference.repository}/{path}"
-        status, content, challenge = self._request(host, url, limit_bytes, accept)
+        headers = {"Accept": accept, **host.headers}
+        if host.base in self._tokens:
+            headers["Authorization"] = self._tokens[host.base]
+        status, content, challenge = self._request(host, url, limit_bytes, headers)
         if status == 401:
-            self._tokens[host.base] = self._token(host, challenge)
-            status, content, _ = self._request(host, url, limit_bytes, accept)
+            self._tokens[host.base] = headers["Authorization"] = f"Bearer {self._token(host, challenge)}"
+            status, content, _ = self._request(host, url, limit_bytes, headers)
         if status in (200, 404):
             return content if status == 200 else None
         raise _Failed("it wants a login" if status in (401, 403) else f"it answers {status}")
 
-    def _request(self, host: Host, url: str, limit_bytes: int, accept: str) -> tuple[int, bytes, str]:
+    def _request(self, host: Host, url: str, limit_bytes: int, headers: Mapping[str, str]) -> tuple[int, bytes, str]:
         """Status, body (of status 200 only) and the challenge of status 401."""
-        headers = {"Accept": accept, **host.headers}
-        if token := self._tokens.get(host.base):
-            headers["Authorization"] = f"Bearer {token}"
         response = self._pool(host).request(
             "GET", url, headers=headers, timeout=TIMEOUT, retries=_REDIRECTS, preload_content=False
         )
@@ -106,7 +106,8 @@ class Repository:
             raise _Failed("it wants a login")
         scope = f"repository:{self.reference.repository}:pull"
         query = urlencode({"service": fields.get("service", ""), "scope": scope})
-        status, content, _ = self._request(host, f"{realm}?{query}", _TOKEN_BYTES_MAX, "application/json")
+        # Without the host's own headers: where the realm is, whoever answers for the registry says.
+        status, content, _ = self._request(host, f"{realm}?{query}", _TOKEN_BYTES_MAX, {"Accept": "application/json"})
         if status != 200:
             raise _Failed("it wants a login")
         try:

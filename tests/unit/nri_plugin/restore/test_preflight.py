@@ -205,6 +205,10 @@ def test_limit_counts_swap_where_the_node_has_some(
     assert preflight.limit_bytes(memory, with_swap, swaps) == limit
 
 
+def test_kernel_without_swap_has_none(tmp_path: Path) -> None:
+    assert preflight.limit_bytes(5, 9, tmp_path / "swaps") == 5
+
+
 # ---- disk ----
 
 

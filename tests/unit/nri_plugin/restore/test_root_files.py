@@ -46,7 +46,7 @@ def test_root_has_whatever_mode_it_had(tmp_path: Path) -> None:
     assert found([layer(tmp_path, "lower")], "/") == Found("directory", 0, None, None)
 
 
-@pytest.mark.parametrize("path", ["/etc/gone", "/gone/motd", "/etc/motd/below"])
+@pytest.mark.parametrize("path", ["/etc/gone", "/gone/motd", "/etc/motd/below", f"/etc/{'x' * 300}"])
 def test_what_is_nowhere_is_nothing(tmp_path: Path, path: str) -> None:
     assert found([layer(tmp_path, "lower", etc__motd=b"old")], path) is None
 

@@ -35,12 +35,12 @@ def unavailable(repository: Repository, target: str = "x") -> str:
 
 @contextmanager
 def for_anybody_with_a_token() -> Iterator[tuple[Host, list[str]]]:
-    """A registry as Docker Hub is one, and the addresses asked of it."""
+    """A registry as Docker Hub is one, and the addresses asked of it, marked where it was given the host's header."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            asked.append(self.path + " with header" * ("X-Secret" in self.headers))
             token = self.path.startswith("/token")
             good = token or self.headers.get("Authorization") == "Bearer anybody"
             body = json.dumps({"token": "anybody"}).encode() if token else CONTENT if good else b""
@@ -56,17 +56,17 @@ def for_anybody_with_a_token() -> Iterator[tuple[Host, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         address = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield Host(f"{address}/v2"), asked
+        yield Host(f"{address}/v2", headers={"X-Secret": "x"}), asked
         server.shutdown()
 
 
-def test_token_is_asked_for_once_as_anybody() -> None:
+def test_token_is_asked_for_once_as_anybody_without_what_is_for_the_registry() -> None:
     with for_anybody_with_a_token() as (host, asked):
         reading = repository(host)
         assert reading.manifest("1") == reading.manifest("2") == CONTENT
     tokens = [each for each in asked if each.startswith("/token")]
     assert tokens == ["/token?service=here&scope=repository%3Ateam%2Fapp%3Apull"]
-    assert asked[-1] == "/v2/team/app/manifests/2"
+    assert asked[-1] == "/v2/team/app/manifests/2 with header"
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
