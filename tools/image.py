@@ -87,7 +87,7 @@ def write_layer(tree: Path, out: Path) -> None:
 
 def config(diff_id: str) -> dict[str, Any]:
     environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{CURRENT}/bin",
         "PYTHONPATH": f"{CURRENT}/site-packages",
         "PYTHONNOUSERSITE": "1",
         "PYTHONSAFEPATH": "1",

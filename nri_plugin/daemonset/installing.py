@@ -9,16 +9,17 @@ import os
 import shutil
 from pathlib import Path
 
-import nri_plugin.node.configure  # noqa: F401
+import nri_plugin.node.configure
+import nri_plugin.node.leftovers  # noqa: F401
 from nri_plugin import cli
-from nri_plugin.config import DEFAULT_PATH, Config, load
-from nri_plugin.containerd.client import Containerd
+from nri_plugin.config import DEFAULT_PATH, load
+from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset.entering import enter_node, kept
 from nri_plugin.daemonset.places import CURRENT, FILES, PLACE
-from nri_plugin.restore.images import LEASE_PREFIX
+from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree
 from nri_plugin.restore.plan import plans_in
-from shared.errors import Refused, RestoreError
+from shared.errors import Refused
 
 
 def install(tree: Path) -> None:
@@ -64,7 +65,7 @@ def _trees() -> list[Path]:
 
 
 def uninstall() -> None:
-    """Takes everything back but logs; raises Refused("RestoredRunning")."""
+    """Takes everything back but logs; raises Refused("RestoredRunning"), Unavailable("AlreadyRunning")."""
     enter_node()
     config = load(DEFAULT_PATH)
     if running := [each.container_id[:13] for each in plans_in(config.paths.plans) if each.runs]:
@@ -73,10 +74,12 @@ def uninstall() -> None:
             f"{len(running)} restored containers run on this node ({', '.join(running)}), and stopping them needs "
             "restore-runc; delete their pods first",
         )
-    if config.paths.plans.is_dir():
-        delete_tree(config.paths.plans)
-    _release(config)
+    lock = only_instance(config)
+    for plan in plans_in(config.paths.plans):
+        delete(plan)
+    os.close(lock)
     cli.unconfigure(restart=True)
+    delete_tree(config.paths.plans)
     if config.paths.state.is_dir():
         delete_tree(config.paths.state)
     CURRENT.unlink(missing_ok=True)
@@ -85,16 +88,3 @@ def uninstall() -> None:
     if PLACE.is_dir() and not any(PLACE.iterdir()):
         PLACE.rmdir()
     print("nri-restore is gone from this node, but for its logs", flush=True)
-
-
-def _release(config: Config) -> None:
-    """Leaves what the runtime held for us to its garbage collection; where it has none of that, nothing is to do."""
-    runtime = config.runtime
-    containerd = Containerd(runtime.socket, namespace=runtime.namespace, snapshotter=runtime.snapshotter)
-    try:
-        for lease in containerd.leases(LEASE_PREFIX):
-            containerd.delete_lease(lease.id)
-    except RestoreError as error:
-        print(f"what the runtime holds of checkpoint images stays: {error}", flush=True)
-    finally:
-        containerd.close()

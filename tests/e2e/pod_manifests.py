@@ -52,8 +52,12 @@ def planned(pod: Object, handler: str, content: Content) -> Planned:
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
         host_network=bool(spec.get("hostNetwork")),
+        host_pid=bool(spec.get("hostPID")),
         share_processes=bool(spec.get("shareProcessNamespace")),
-        privileged=any((each.get("securityContext") or {}).get("privileged") for each in containers),
+        privileged=any(
+            (each.get("securityContext") or {}).get("privileged")
+            for each in [*containers, *(spec.get("initContainers") or [])]
+        ),
         service_account=spec.get("automountServiceAccountToken", True),
     )
     return Planned(
