@@ -12,7 +12,6 @@ from typing import Annotated, Final
 import typer
 
 from kubectl_restore.completion import contexts, namespaces
-from kubectl_restore.grouped import with_flags
 
 EPILOG: Final = "kubectl's other flags for reaching a cluster are taken too; 'kubectl options' lists them."
 """The rarer flags are hidden from --help, as kubectl hides them."""
@@ -90,7 +89,3 @@ class ClusterFlags:
             hidden=True,
         ),
     ] = "0"
-
-
-cluster_verb = with_flags(cluster=ClusterFlags)
-"""Gives a verb kubectl's flags in place of its parameter ``cluster: ClusterFlags``."""

@@ -1,4 +1,4 @@
-"""The options of every verb that can take a checkpoint or read a file of a node."""
+"""What verbs are told of a checkpoint: where it is, how it is taken, and how it comes from a node."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from kubectl_restore.kube.via import Via
 
 if TYPE_CHECKING:
     from kubectl_restore.kube.kubelet import KubeletAccess
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Checkpoint archive or directory, checkpoint image (registry/repository:tag, oci:DIR, oci-archive:FILE), "
+        "node/NAME:PATH or pod/NAME.",
+    ),
+]
+"""Of the verbs that only read it."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import typer
 from kubectl_restore.completion import sources
 from kubectl_restore.ending import Debug
 from kubectl_restore.grouped import with_flags
+from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.names import HELP, LocalFile, PodContainer, source_name
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
@@ -73,7 +74,7 @@ CompressFlag = Annotated[
 ]
 
 
-@with_flags(kubelet=KubeletFlags, transfer=TransferFlags, cluster=ClusterFlags)
+@with_flags(registry=RegistryFlags, kubelet=KubeletFlags, transfer=TransferFlags, cluster=ClusterFlags)
 def build(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=HELP, autocompletion=sources)],
     tag: Annotated[str, typer.Option("-t", "--tag", metavar="REF", help="Name of the image: registry/repository:tag.")],
@@ -100,19 +101,6 @@ def build(
             "Default: as recorded in the checkpoint.",
         ),
     ] = None,
-    plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="Talk plain HTTP to the registry; localhost is tried both ways.")
-    ] = False,
-    tls_verify: Annotated[
-        bool, typer.Option("--tls-verify/--no-tls-verify", help="Check the registry's certificate.")
-    ] = True,
-    ca_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CA certificates (PEM) to trust besides the system's.")
-    ] = None,
-    authfile: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Registry logins. Default: where podman, skopeo and docker keep them."),
-    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -130,6 +118,7 @@ def build(
     *,
     kubelet: KubeletFlags,
     transfer: TransferFlags,
+    registry: RegistryFlags,
     cluster: ClusterFlags,
 ) -> None:
     """Package a checkpoint as an OCI image.
@@ -153,19 +142,12 @@ def build(
         if image_format is Format.archive and written and not dry_run and compress in (None, Compress.none):
             ahead = _hashed_ahead(named, stack)
         # Loading these takes as long as hashing a good part of an archive.
-        from kubectl_restore.image.access import Access
         from kubectl_restore.image.build import Order
         from kubectl_restore.image.build import build as build_image
         from kubectl_restore.image.progress import progress
         from kubectl_restore.source.opening import Fetching, opened
 
-        target = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
-        other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
-
-        def access(host: str) -> Access:
-            """--plain-http is about the registry pushed to; another one, a base image's, may still speak TLS."""
-            return target if push and host == reference.registry else other
-
+        access = registries(registry, reference.registry if push else "")
         bars = stack.enter_context(progress(quiet=quiet))
         kubelet_way, timeout_s = kubelet_access(kubelet)
         fetching = Fetching(
@@ -188,14 +170,14 @@ def build(
             compression_of(compress),
             ahead,
         )
-        destination = partial(destination_of, reference, oci_layout, oci_archive, target, bars)
+        destination = partial(destination_of, reference, oci_layout, oci_archive, access(reference.registry), bars)
         place = _place(reference, oci_layout, oci_archive) if places else ""
         if dry_run:
             _try(order, access, destination if places else None, reference, place, output)
             return
         built = build_image(order, access, destination, _warn)
         if sign:
-            sign(f"{reference.name}@{built.digest}", target)
+            sign(f"{reference.name}@{built.digest}", access(reference.registry))
     seconds = time.monotonic() - started
     _report(reference, built, "" if push else place, seconds, output, quiet=quiet)
 
@@ -326,14 +308,7 @@ def _report(
         }
         print(json.dumps(document, indent=2))
     elif not quiet:
+        from kubectl_restore.printing import size_of
+
         done = f"wrote {reference} to the {place}" if place else f"pushed {reference}"
-        print(f"{done}: {built.digest} ({built.image_format}, {_readable(built.size)}) in {seconds:.1f} s")
-
-
-def _readable(size: int) -> str:
-    amount, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007
-        if amount < 1024:
-            break
-        amount /= 1024
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        print(f"{done}: {built.digest} ({built.image_format}, {size_of(built.size)}) in {seconds:.1f} s")

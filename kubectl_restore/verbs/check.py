@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kubectl_restore.ending import Debug
-from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
-from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, Source, TlsVerify, registries
+from kubectl_restore.grouped import with_flags
+from kubectl_restore.image.options import RegistryFlags, registries
+from kubectl_restore.kube.flags import ClusterFlags
+from kubectl_restore.source.options import Source
 
 if TYPE_CHECKING:
     from kubectl_restore.check.findings import Report
@@ -28,7 +30,7 @@ class Output(enum.StrEnum):
     yaml = "yaml"
 
 
-@cluster_verb
+@with_flags(registry=RegistryFlags, cluster=ClusterFlags)
 def check(
     source: Source,
     node: Annotated[
@@ -54,12 +56,9 @@ def check(
         ),
     ] = None,
     output: Annotated[Output, typer.Option("-o", "--output", help="How to print the findings.")] = Output.table,
-    plain_http: PlainHttp = False,
-    tls_verify: TlsVerify = True,
-    ca_file: CaFile = None,
-    authfile: AuthFile = None,
     debug: Debug = False,
     *,
+    registry: RegistryFlags,
     cluster: ClusterFlags,
 ) -> None:
     """Say whether a checkpoint would restore, and if not, why.
@@ -72,7 +71,7 @@ def check(
     from kubectl_restore.image.progress import progress
     from kubectl_restore.reading import open_source
 
-    access = registries(plain_http, tls_verify, ca_file, authfile)
+    access = registries(registry)
     machine = _machine(node, cluster)
     manifest = manifest_of_file(filename) if filename else _live_pod(pod, cluster) if pod else None
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:

@@ -7,37 +7,15 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kubectl_restore.ending import Debug
-from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
-
-if TYPE_CHECKING:
-    from kubectl_restore.image.base import AccessTo
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="Checkpoint archive or directory, checkpoint image (registry/repository:tag, oci:DIR, oci-archive:FILE), "
-        "node/NAME:PATH or pod/NAME.",
-    ),
-]
-PlainHttp = Annotated[
-    bool, typer.Option("--plain-http", help="Talk plain HTTP to registries; localhost is tried both ways.")
-]
-TlsVerify = Annotated[bool, typer.Option("--tls-verify/--no-tls-verify", help="Check registries' certificates.")]
-CaFile = Annotated[
-    Path | None, typer.Option("--ca-file", metavar="FILE", help="CA certificates (PEM) to trust besides the system's.")
-]
-AuthFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--authfile", metavar="FILE", help="Registry logins. Default: where podman, skopeo and docker keep them."
-    ),
-]
+from kubectl_restore.grouped import with_flags
+from kubectl_restore.image.options import RegistryFlags, registries
+from kubectl_restore.kube.flags import ClusterFlags
+from kubectl_restore.source.options import Source
 
 
 class Output(enum.StrEnum):
@@ -45,7 +23,7 @@ class Output(enum.StrEnum):
     yaml = "yaml"
 
 
-@cluster_verb
+@with_flags(registry=RegistryFlags, cluster=ClusterFlags)
 def inspect(
     source: Source,
     output: Annotated[
@@ -55,12 +33,9 @@ def inspect(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write one HTML page that needs nothing else; - is the output."),
     ] = None,
-    plain_http: PlainHttp = False,
-    tls_verify: TlsVerify = True,
-    ca_file: CaFile = None,
-    authfile: AuthFile = None,
     debug: Debug = False,
     *,
+    registry: RegistryFlags,
     cluster: ClusterFlags,
 ) -> None:
     """Show what a checkpoint holds: processes, memory, files, sockets, mounts, rights, and what will be lost.
@@ -71,7 +46,7 @@ def inspect(
     from kubectl_restore.inspect.gather import gather
     from kubectl_restore.reading import open_source
 
-    access = registries(plain_http, tls_verify, ca_file, authfile)
+    access = registries(registry)
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         found = gather(opened.files, source)
     if html:
@@ -91,14 +66,6 @@ def inspect(
 
     document = document_of(found, KIND)
     print(as_json(document) if output is Output.json else as_yaml(document).rstrip())
-
-
-def registries(plain_http: bool, tls_verify: bool, ca_file: Path | None, authfile: Path | None) -> AccessTo:
-    """How to reach any registry."""
-    from kubectl_restore.image.access import Access
-
-    same = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
-    return lambda host: same
 
 
 def write(path: Path, text: str) -> None:

@@ -11,9 +11,11 @@ import typer
 
 from kubectl_restore.completion import pods
 from kubectl_restore.ending import Debug
-from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
+from kubectl_restore.grouped import with_flags
+from kubectl_restore.image.options import RegistryFlags, registries
+from kubectl_restore.kube.flags import ClusterFlags
+from kubectl_restore.source.options import Source
 from kubectl_restore.verbs.check import manifest_of_file
-from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, Source, TlsVerify, registries
 from shared.contract import HANDLER
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Output(enum.StrEnum):
     json = "json"
 
 
-@cluster_verb
+@with_flags(registry=RegistryFlags, cluster=ClusterFlags)
 def manifest(
     source: Source,
     from_pod: Annotated[
@@ -59,12 +61,9 @@ def manifest(
     output: Annotated[
         Output, typer.Option("-o", "--output", help="json has no comments: they go to standard error.")
     ] = Output.yaml,
-    plain_http: PlainHttp = False,
-    tls_verify: TlsVerify = True,
-    ca_file: CaFile = None,
-    authfile: AuthFile = None,
     debug: Debug = False,
     *,
+    registry: RegistryFlags,
     cluster: ClusterFlags,
 ) -> None:
     """Write the manifest of a pod that restores a checkpoint.
@@ -79,7 +78,7 @@ def manifest(
     from shared.criu.dump import check_structure, read_dump
     from shared.metadata import read_checkpoint
 
-    access = registries(plain_http, tls_verify, ca_file, authfile)
+    access = registries(registry)
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         checkpoint = read_checkpoint(opened.files)
         check_structure(opened.files)

@@ -12,11 +12,11 @@ import typer
 from kubectl_restore.completion import containers, pods
 from kubectl_restore.ending import Debug
 from kubectl_restore.grouped import with_flags
+from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.duration import seconds
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
 from kubectl_restore.verbs.build import CompressFlag, SignKey, compression_of, reference_of, signer_of
-from kubectl_restore.verbs.inspect import AuthFile, CaFile, PlainHttp, TlsVerify
 from shared.contract import HANDLER
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ class Output(enum.StrEnum):
     json = "json"
 
 
-@with_flags(kubelet=KubeletFlags, transfer=TransferFlags, cluster=ClusterFlags)
+@with_flags(registry=RegistryFlags, kubelet=KubeletFlags, transfer=TransferFlags, cluster=ClusterFlags)
 def run(
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAME or pod/NAME.", autocompletion=pods)],
     tag: Annotated[str, typer.Option("-t", "--tag", metavar="REF", help="Name of the image: registry/repository:tag.")],
     kubelet: KubeletFlags,
     transfer: TransferFlags,
+    registry: RegistryFlags,
     cluster: ClusterFlags,
     container: Annotated[
         str,
@@ -69,10 +70,6 @@ def run(
     output: Annotated[
         Output | None, typer.Option("-o", "--output", help="One JSON event a line; with --dry-run, the copy as JSON.")
     ] = None,
-    plain_http: PlainHttp = False,
-    tls_verify: TlsVerify = True,
-    ca_file: CaFile = None,
-    authfile: AuthFile = None,
     sign_key: SignKey = "",
     debug: Debug = False,
 ) -> None:
@@ -85,7 +82,6 @@ def run(
         raise typer.BadParameter(f"{wait} is not a duration such as 30s or 5m", param_hint="--wait")
     reference = reference_of(tag)
     way, timeout_s = kubelet_access(kubelet)
-    from kubectl_restore.image.access import Access
     from kubectl_restore.kube.connection import connect
     from kubectl_restore.kube.pods import find_pod, pod_name, target
     from kubectl_restore.manifest.template import own_part
@@ -108,8 +104,6 @@ def run(
         _dry_run(connection, copy, chosen.container, image, runtime_class, dry_run, output)
         return
     sign = signer_of(sign_key)
-    pushed_to = Access("always" if plain_http else "never", tls_verify, ca_file, authfile)
-    other = Access("probe" if plain_http else "never", tls_verify, ca_file, authfile)
     wanted = Move(
         chosen,
         bool(source["metadata"].get("ownerReferences")),
@@ -118,7 +112,7 @@ def run(
         image,
         base,
         compression_of(compress),
-        lambda host: pushed_to if host == reference.registry else other,
+        registries(registry, reference.registry),
         runtime_class,
         limit_s,
         delete_source,

@@ -10,7 +10,8 @@ import typer
 
 from kubectl_restore.completion import pods
 from kubectl_restore.ending import Debug
-from kubectl_restore.kube.flags import ClusterFlags, cluster_verb
+from kubectl_restore.grouped import with_flags
+from kubectl_restore.kube.flags import ClusterFlags
 from shared.contract import HANDLER
 
 
@@ -19,7 +20,7 @@ class Output(enum.StrEnum):
     yaml = "yaml"
 
 
-@cluster_verb
+@with_flags(cluster=ClusterFlags)
 def status(
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAME or pod/NAME.", autocompletion=pods)],
     output: Annotated[
