@@ -73,7 +73,7 @@ def _daemon(edited: containerd.Edited, text: str, path: Path) -> str | None:
     document = parse(text, path)
     added: list[str] = []
     runtime: dict[str, str] = {}
-    if edited.socket not in {containerd.DEFAULT_SOCKET, "/var/run/crio/crio.sock"}:
+    if edited.socket not in {containerd.DEFAULT_SOCKET, crio.DEFAULT_SOCKET}:
         runtime["socket"] = edited.socket
     if edited.snapshotter and edited.snapshotter != "overlayfs":
         runtime["snapshotter"] = edited.snapshotter

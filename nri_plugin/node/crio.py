@@ -18,6 +18,7 @@ from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from shared.contract import HANDLER
 
 DROP_IN = "99-nri-restore.conf"
+DEFAULT_SOCKET = "/var/run/crio/crio.sock"
 FILTERS_SINCE = (1, 30)
 NOT_COPIED = frozenset({"platform_runtime_paths", "inherit_default_runtime"})
 """Other programs than ``runtime_path``, the first chosen by an annotation of the pod."""
@@ -56,7 +57,7 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
         entry["allowed_annotations"] = [*allowed, CRIU_CONFIG_ANNOTATION]
     words = [*lines(["crio", "nri"], {"enable_nri": True}), "", *lines(["crio", "runtime", "runtimes", HANDLER], entry)]
     nri = table(whole, "crio", "nri").get("nri_listen")
-    socket = table(whole, "crio", "api").get("listen") or "/var/run/crio/crio.sock"
+    socket = table(whole, "crio", "api").get("listen") or DEFAULT_SOCKET
     return Edited(
         {runtime.folder / DROP_IN: block("\n".join(words) + "\n")},
         str(copied.get("runtime_path") or name), str(socket), nri,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from nri_plugin.config import Config
+from nri_plugin.containerd import cri_pb2 as cri
+from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset import installing
-from nri_plugin.restore.plan import Plan
 from shared.errors import RestoreError
+from tests.support.fake_containerd import FakeContainerd
 
 
 class Node:
@@ -63,8 +66,16 @@ def test_tree_that_is_there_is_not_copied_again(node: Node) -> None:
     assert (node.place / "current/bin/python3").read_text() == "as it was"
 
 
-def test_uninstall_leaves_what_is_not_ours(node: Node, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def runtime(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeContainerd]:
+    """The node's; it has no pods."""
     monkeypatch.setattr(installing, "load", lambda _: config)
+    with FakeContainerd(config.runtime.socket) as fake:
+        fake.answer("RuntimeService/ListPodSandbox", cri.ListPodSandboxResponse())
+        yield fake
+
+
+def test_uninstall_leaves_what_is_not_ours(node: Node, config: Config, runtime: FakeContainerd) -> None:
     node.install("1-a")
     for each in (config.paths.state, config.paths.plans, config.paths.logs, node.place / "another-program"):
         each.mkdir()
@@ -76,13 +87,33 @@ def test_uninstall_leaves_what_is_not_ours(node: Node, config: Config, monkeypat
     assert not config.paths.state.exists() and not config.paths.plans.exists() and config.paths.logs.exists()
 
 
-def test_uninstall_refuses_while_a_restored_container_runs(
-    node: Node, config: Config, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(installing, "load", lambda _: config)
+def test_uninstall_refuses_while_pods_need_the_program(node: Node, runtime: FakeContainerd) -> None:
     node.install("1-a")
-    planned().write("restored", f"{os.getpid()}\n")
-    with pytest.raises(RestoreError, match="delete their pods first") as refused:
+    pods = [
+        cri.PodSandbox(metadata=cri.PodSandboxMetadata(name=name, namespace="shop"), runtime_handler=handler)
+        for name, handler in (("other", "runc"), ("web", "nri-restore"))
+    ]
+    runtime.answer("RuntimeService/ListPodSandbox", cri.ListPodSandboxResponse(items=pods))
+    with pytest.raises(RestoreError, match=r"delete them first: shop/web$") as refused:
         installing.uninstall()
-    assert refused.value.reason == "RestoredRunning"
+    assert refused.value.reason == "HandlerInUse"
     assert node.found == {"1-a", "current"} and "unconfigure" not in node.configured
+
+
+def test_uninstall_waits_for_a_runtime_that_is_away(node: Node, runtime: FakeContainerd) -> None:
+    node.install("1-a")
+    runtime.fail("RuntimeService/ListPodSandbox", grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(RestoreError) as refused:
+        installing.uninstall()
+    assert refused.value.reason == "RuntimeAway"
+    assert node.found == {"1-a", "current"}
+
+
+def test_uninstall_refuses_beside_another_daemon(node: Node, config: Config, runtime: FakeContainerd) -> None:
+    node.install("1-a")
+    lock = only_instance(config)
+    with pytest.raises(RestoreError) as refused:
+        installing.uninstall()
+    os.close(lock)
+    assert refused.value.reason == "AlreadyRunning"
+    assert node.found == {"1-a", "current"}
