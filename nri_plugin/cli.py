@@ -104,6 +104,10 @@ def configure(
     etc: Annotated[
         Path | None, typer.Option(help="Folder of files, such as config.toml, to put into /etc/nri-restore.")
     ] = None,
+    default: Annotated[
+        bool,
+        typer.Option("--default-runtime", help="Also for pods without a RuntimeClass: our handler is the default."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, print the difference.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Restart the runtime when something changed.")] = False,
 ) -> None:
@@ -114,7 +118,8 @@ def configure(
     place = setting.Place(str(wrapper or WRAPPER))
     record = changes.Record.load(place.record)
     files = setting.texts_in(etc) if etc else {}
-    wanted = setting.wanted(place, record, setting.find(runtime.value, config), wraps, files)
+    engine = setting.find(runtime.value, config)
+    wanted = setting.wanted(place, record, engine, wraps, files, default=default)
     _change(wanted, lambda: changes.apply(record, wanted), dry_run=dry_run, restart=restart)
 
 
@@ -130,8 +135,10 @@ def unconfigure(
     from nri_plugin.config import load
     from nri_plugin.node import changes
     from nri_plugin.node import configure as setting
+    from nri_plugin.node.in_use import refuse_in_use
     from nri_plugin.node.leftovers import drop_leftovers
 
+    refuse_in_use(load(setting.DAEMON_CONFIG))
     record = changes.Record.load(setting.RECORD)
     wanted = changes.revert(record)
 

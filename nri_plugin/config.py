@@ -1,6 +1,6 @@
 """The daemon's configuration: ``/etc/nri-restore/config.toml`` as a frozen dataclass, every key optional.
 
-``policy``, ``limits`` and ``cache`` are read again on SIGHUP; the other sections need a restart.
+``policy``, ``handler``, ``limits`` and ``cache`` are read again on SIGHUP; the other sections need a restart.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ class Runtime:
     handler: str = contract.HANDLER
     registry_hosts: Path = Path("/etc/containerd/certs.d")
     """containerd's ``config_path``: how registries are reached; signatures are fetched the same way."""
+
+
+@dataclass(frozen=True)
+class Handler:
+    """How pods come under the runtime handler."""
+
+    default: bool = False
+    """Also those that name none: the handler is the runtime's default (``node configure --default-runtime``)."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,7 @@ class Cluster:
 class Config:
     nri: Nri = field(default_factory=Nri)
     runtime: Runtime = field(default_factory=Runtime)
+    handler: Handler = field(default_factory=Handler)
     paths: Paths = field(default_factory=Paths)
     limits: Limits = field(default_factory=Limits)
     cache: Cache = field(default_factory=Cache)
@@ -161,7 +170,7 @@ class Config:
 
     def reloaded(self, newer: Config) -> Config:
         """What holds after SIGHUP: of ``newer`` the sections that are read again."""
-        return replace(self, limits=newer.limits, cache=newer.cache, policy=newer.policy)
+        return replace(self, handler=newer.handler, limits=newer.limits, cache=newer.cache, policy=newer.policy)
 
 
 Section = TypeVar("Section")
@@ -209,7 +218,7 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
             raise ConfigInvalid("ConfigInvalid", f"{where} must be an absolute path, it is {value}")
         return Path(value)
     if type(value) is not wanted:
-        kind_name = "string" if wanted in (str, Path) else "number"
+        kind_name = {str: "string", Path: "string", bool: "true or false"}.get(wanted, "number")
         raise ConfigInvalid("ConfigInvalid", f"{where} must be a {kind_name}")
     if isinstance(value, int | float) and not 0 <= value < math.inf:
         raise ConfigInvalid("ConfigInvalid", f"{where} must be a number from 0 on, it is {value}")
@@ -220,6 +229,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
         "nri": Nri,
         "runtime": Runtime,
+        "handler": Handler,
         "paths": Paths,
         "limits": Limits,
         "cache": Cache,

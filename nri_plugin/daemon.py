@@ -28,7 +28,7 @@ from nri_plugin.nri.session import Session
 from nri_plugin.nri.versions import Runtime
 from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from nri_plugin.restore.plan import Plan
-from nri_plugin.restore.request import concerns_us, request_of, subject_of
+from nri_plugin.restore.request import concerns_us, request_of, subject_of, under_handler
 from nri_plugin.scrape import served
 from nri_plugin.worker_process import WorkerProcess
 from shared.errors import RestoreError, Unavailable
@@ -47,7 +47,7 @@ class RestoreHandler:
         self.worker = worker
 
     def owns(self, pod: PodSandbox, container: Container) -> bool:
-        return concerns_us(pod, container, self.config.runtime.handler)
+        return concerns_us(pod, container, self.config.runtime.handler, default=self.config.handler.default)
 
     async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
         try:
@@ -62,16 +62,22 @@ class RestoreHandler:
 
     async def _decide(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
         try:
-            request = request_of(pod, container, self.config.runtime.handler)
+            request = request_of(pod, container, self.config.runtime.handler, default=self.config.handler.default)
         except RestoreError as error:
             subject = asdict(subject_of(pod, container))
             self.worker.send({"job": "refused", "subject": subject, "reason": error.reason, "sentence": error.sentence})
             raise
         plan = Plan(self.config.paths.plans, container.id)
-        plan.create(request)
-        verdict = await self.worker.prepare(json.loads(request.to_json()), container.id, self.config.limits.answer_s)
-        if verdict is not None:
-            raise verdict
+        try:
+            plan.create(request)
+            document = json.loads(request.to_json())
+            verdict = await self.worker.prepare(document, container.id, self.config.limits.answer_s)
+            if verdict is not None:
+                raise verdict
+        except Unavailable as error:
+            if not request.by_default:
+                raise
+            log.warning("%s: %s; restore-runc decides by itself", error.reason, error.sentence)
         return ContainerAdjustment(annotations={CRIU_CONFIG_ANNOTATION: str(plan.path / "criu.conf")})
 
     async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
@@ -89,7 +95,7 @@ class RestoreHandler:
                 self.worker.send({"job": "remove", "container_id": container.id})
 
     async def stop_pod_sandbox(self, pod: PodSandbox) -> None:
-        if pod.runtime_handler == self.config.runtime.handler:
+        if under_handler(pod, self.config.runtime.handler, default=self.config.handler.default):
             self.worker.send({"job": "stop_pod", "pod_id": pod.id})
 
     async def remove_pod_sandbox(self, pod: PodSandbox) -> None:
@@ -136,7 +142,9 @@ def reload(handler: RestoreHandler, config_path: Path) -> None:
     handler.worker.configure(handler.config)
     log.info("%s was read again", config_path)
     if handler.config != newer:
-        log.warning("%s: sections other than policy, limits and cache hold once nri-restore is restarted", config_path)
+        log.warning(
+            "%s: sections other than policy, handler, limits and cache hold once nri-restore is restarted", config_path
+        )
 
 
 async def serve(config: Config, config_path: Path, version: str) -> None:

@@ -93,12 +93,14 @@ def _of_plan(config: Config, plan: Plan) -> Entry | None:
     request = plan.request()
     if request is None:
         return None
-    outcome = outcome_of(plan)
+    outcome, state = outcome_of(plan), state_of(plan)
+    if request.by_default and state == "ordinary":
+        return None
     return Entry(
         **asdict(request.subject),
         attempt=request.attempt,
         image=request.checkpoint or request.image,
-        state=state_of(plan),
+        state=state,
         reason=outcome.reason if outcome else "",
         sentence=outcome.sentence if outcome else "",
         made=plan.made_at,

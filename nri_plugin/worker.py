@@ -268,7 +268,12 @@ class Worker:
     def catch_up(self, plan: Plan, since: float) -> None:
         """What was missed about a container that exists."""
         if plan.status is None and plan.made_at < since:
-            plan.refuse(Unavailable("PreparationLost", "the daemon ended while it prepared this container"))
+            lost = Unavailable("PreparationLost", "the daemon ended while it prepared this container")
+            request = plan.request()
+            if request is not None and request.by_default:
+                plan.leave(lost)
+            else:
+                plan.refuse(lost)
         cleanup.undo_if_interrupted(plan)
         if plan.has("failed") or (plan.has("restored") and not plan.runs):
             self.stop(plan.container_id)

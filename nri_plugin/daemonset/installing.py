@@ -19,6 +19,7 @@ from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset.entering import enter_node, kept
 from nri_plugin.daemonset.places import CURRENT, FILES, PLACE
 from nri_plugin.node import crio
+from nri_plugin.node.in_use import refuse_in_use
 from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree
 from nri_plugin.restore.plan import plans_in
@@ -80,6 +81,7 @@ def uninstall() -> None:
             f"pods run under the runtime handler {config.runtime.handler}, and stopping them needs restore-runc; "
             f"delete them first: {shown}",
         )
+    refuse_in_use(config)
     lock = only_instance(config)
     for plan in plans_in(config.paths.plans):
         delete(plan)

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from shared.errors import RestoreError
 
 BEGIN = "# --- nri-restore: written by `nri-restore node configure`, removed by `nri-restore node unconfigure` ---\n"
 END = "# --- nri-restore: end ---\n"
+MARK = "nri-restore: before:"
+"""In the comment of a line of ours: what its value was follows, or nothing where there was no such line."""
+_MARKED = re.compile(rf"^(?P<name>[ \t]*[\w.\"-]+[ \t]*=[ \t]*).*# {MARK} ?(?P<before>.*)\n", re.MULTILINE)
 
 
 class ConfigureRefused(RestoreError):
@@ -37,7 +41,8 @@ def block(text: str) -> str:
 
 
 def without_block(text: str) -> str:
-    """``text`` without what ``block`` put there."""
+    """``text`` without what ``block`` put there, and with the values that a line marked by MARK had before."""
+    text = _MARKED.sub(lambda line: f"{line['name']}{line['before']}\n" if line["before"] else "", text)
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     return before + after if begin and end else text

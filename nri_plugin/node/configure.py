@@ -11,7 +11,8 @@ from typing import Literal
 
 from nri_plugin.node import containerd, crio
 from nri_plugin.node.changes import ConfigureRefused, Record, block, read, without_block
-from nri_plugin.node.toml import lines, parse
+from nri_plugin.node.processes import option, processes
+from nri_plugin.node.toml import lines, parse, table
 from shared.run import run
 
 RuntimeName = Literal["auto", "containerd", "crio"]
@@ -42,15 +43,18 @@ def wanted(
     runtime: containerd.Containerd | crio.Crio,
     wraps: str | None,
     etc: Mapping[str, str] = MappingProxyType({}),
+    *,
+    default: bool = False,
 ) -> dict[Path, str | None]:
     """What every file must be: the same whether the node is configured already or not.
 
-    ``etc``: texts to put beside the daemon's configuration, by file name, in place of what is there.
+    ``etc``: texts to put beside the daemon's configuration, by file name, in place of what is there. ``default``:
+    whether the handler becomes the runtime's default.
     """
     if isinstance(runtime, crio.Crio):
-        edited = crio.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
+        edited = crio.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps, default=default)
     else:
-        edited = containerd.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps)
+        edited = containerd.edit(runtime, record.original, wrapper=place.wrapper, wraps=wraps, default=default)
     given = {place.daemon_config.parent / name: text for name, text in etc.items()}
     result: dict[Path, str | None] = {**edited.files, **given}
 
@@ -59,7 +63,7 @@ def wanted(
 
     # The last line of a key counts in this file.
     before = without_block(text_of(place.wrapper_config))
-    result[place.wrapper_config] = before + block(f"runtime={edited.binary}\n")
+    result[place.wrapper_config] = before + block(f"runtime={edited.binary}\n" + "default=true\n" * edited.default)
     ours = _daemon(edited, text_of(place.daemon_config), place.daemon_config)
     if ours is not None:
         result[place.daemon_config] = ours
@@ -81,6 +85,10 @@ def _daemon(edited: containerd.Edited, text: str, path: Path) -> str | None:
         added += lines(["runtime"], runtime)
     if edited.nri_socket and edited.nri_socket != "/var/run/nri/nri.sock" and "nri" not in document:
         added += lines(["nri"], {"socket": edited.nri_socket})
+    if edited.default and not table(document, "handler").get("default"):
+        if "handler" in document:
+            raise ConfigureRefused("ConfigNotUnderstood", f"{path} says handler.default = false; take that out")
+        added += lines(["handler"], {"default": True})
     return text + block("\n".join(added) + "\n") if added else None
 
 
@@ -90,30 +98,6 @@ def _version(program: str) -> tuple[int, int]:
     if not found:
         raise ConfigureRefused("RuntimeUnknown", f"{program} --version says no version: {said.strip()[:200]!r}")
     return int(found[1]), int(found[2])
-
-
-def processes(name: str) -> list[list[str]]:
-    """Command lines of this node's processes whose program is called ``name``."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if Path(words[0]).name == name:
-            found.append(words)
-    return found
-
-
-def option(words: list[str], *names: str) -> str | None:
-    """Value of an option of a command line, as ``--config x`` or ``--config=x``."""
-    for index, word in enumerate(words):
-        if word in names and index + 1 < len(words):
-            return words[index + 1]
-        for name in names:
-            if word.startswith(f"{name}="):
-                return word.partition("=")[2]
-    return None
 
 
 def find(name: RuntimeName, config: Path | None) -> containerd.Containerd | crio.Crio:
@@ -137,7 +121,8 @@ def find(name: RuntimeName, config: Path | None) -> containerd.Containerd | crio
 
 
 def restart() -> str:
-    """Restarts the runtime's service, with which running pods go on; returns its name."""
+    """Restarts the runtime's service, with which running pods go on, and ours where it runs; returns its name."""
+    run(["systemctl", "try-restart", "nri-restore"], timeout_s=60, check=False)
     for unit in ("containerd", "crio", "k3s", "k3s-agent", "rke2-server", "rke2-agent"):
         if run(["systemctl", "is-active", "--quiet", unit], timeout_s=20, check=False).returncode == 0:
             run(["systemctl", "restart", unit], timeout_s=180)

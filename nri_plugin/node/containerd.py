@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nri_plugin.node.changes import ConfigureRefused, block
-from nri_plugin.node.toml import Table, lines, merged, parse, table, with_value
+from nri_plugin.node.toml import Table, lines, merged, parse, table, with_marked_value, with_value
 from shared.contract import HANDLER
 
 DROP_IN = "nri-restore.toml"
 SHIM = "io.containerd.runc.v2"
 CRI = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 NRI = {1: "nri", 2: "io.containerd.nri.v1.nri", 3: "io.containerd.nri.v1.nri", 4: "io.containerd.nri.v1.nri"}
+DEFAULT = "default_runtime_name"
 DEFAULT_SOCKET = "/run/containerd/containerd.sock"
 
 Reader = Callable[[Path], str | None]
@@ -44,6 +45,8 @@ class Edited:
     socket: str
     nri_socket: str | None = None
     snapshotter: str | None = None
+    default: bool = False
+    """Whether the handler became the runtime's default."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def handler(loaded: Loaded, wrapper: str, wraps: str | None) -> tuple[Table, str
             raise ConfigureRefused(
                 "ConfigOutdated", f"containerd.{key} is set, which newer versions do not read; name it under runtimes"
             )
-    name = wraps or cri.get("default_runtime_name") or "runc"
+    name = wraps or cri.get(DEFAULT) or "runc"
     runtimes = table(cri, "runtimes")
     if name not in runtimes and name != "runc":
         raise ConfigureRefused(
@@ -146,7 +149,9 @@ def handler(loaded: Loaded, wrapper: str, wraps: str | None) -> tuple[Table, str
     }, binary
 
 
-def edit(runtime: Containerd, text_of: Reader, *, wrapper: str, wraps: str | None = None) -> Edited:
+def edit(
+    runtime: Containerd, text_of: Reader, *, wrapper: str, wraps: str | None = None, default: bool = False
+) -> Edited:
     """What the files must become; raises ConfigureRefused with the reason, and then nothing may be written."""
     loaded = load(runtime, text_of)
     off = {str(each) for each in loaded.whole.get("disabled_plugins", [])}
@@ -169,6 +174,14 @@ def edit(runtime: Containerd, text_of: Reader, *, wrapper: str, wraps: str | Non
             if nri in table(parse(text, path), "plugins"):
                 texts[path] = with_value(text, ["plugins", nri, "disable"], False)
     folder = _drop_in_folder(runtime, loaded)
+    section = ["plugins", CRI[loaded.version], "containerd"]
+    if default and runtime.template is not None and folder is None:
+        raise ConfigureRefused(
+            "DefaultRuntimeFixed",
+            f"{runtime.config} is generated and names the default runtime already; configure without "
+            "--default-runtime, or give k3s a version that imports config-v3.toml.d",
+        )
+    default_added = "\n".join(lines(section, {DEFAULT: HANDLER})) + "\n\n" if default else ""
     if runtime.template is not None and folder is None:
         if said.get("disable"):
             raise ConfigureRefused(
@@ -181,7 +194,7 @@ def edit(runtime: Containerd, text_of: Reader, *, wrapper: str, wraps: str | Non
         if runtime.template is not None and texts != loaded.texts:
             raise ConfigureRefused("NriDisabled", f"{runtime.config}, which is generated, turns NRI off")
         files = {path: text for path, text in texts.items() if text != loaded.texts[path]}
-        files[folder / DROP_IN] = f"version = {loaded.version}\n\n{block(added)}"
+        files[folder / DROP_IN] = f"version = {loaded.version}\n\n{block(default_added + added)}"
     else:
         target = runtime.config
         if runtime.version < (2, 0):
@@ -190,16 +203,18 @@ def edit(runtime: Containerd, text_of: Reader, *, wrapper: str, wraps: str | Non
                 if CRI[loaded.version] in table(parse(text, path), "plugins"):
                     target = path
         base = texts.get(target, f"version = {loaded.version}\n")
-        texts[target] = f"{_ended(base)}\n{block(added)}"
+        if default and (marked := with_marked_value(base, [*section, DEFAULT], HANDLER)) is not None:
+            base, default_added = marked, ""
+        texts[target] = f"{_ended(base)}\n{block(default_added + added)}"
         files = {path: text for path, text in texts.items() if text != loaded.texts.get(path)}
     if runtime.template is None:
-        _prove(runtime, text_of, files, entry, loaded.version)
+        _prove(runtime, text_of, files, entry, loaded.version, default=default)
     snapshotter = table(loaded.whole, "plugins", CRI[loaded.version], "containerd").get("snapshotter")
     if loaded.version > 2:
         snapshotter = table(loaded.whole, "plugins", "io.containerd.cri.v1.images").get("snapshotter")
     socket = table(loaded.whole, "plugins", "io.containerd.server.v1.grpc").get("address")
     socket = socket or table(loaded.whole, "grpc").get("address") or DEFAULT_SOCKET
-    return Edited(files, binary, str(socket), said.get("socket_path"), snapshotter)
+    return Edited(files, binary, str(socket), said.get("socket_path"), snapshotter, default)
 
 
 def _ended(text: str) -> str:
@@ -217,20 +232,27 @@ def _drop_in_folder(runtime: Containerd, loaded: Loaded) -> Path | None:
     return None
 
 
-def _prove(runtime: Containerd, text_of: Reader, files: dict[Path, str], entry: Table, version: int) -> None:
+def _prove(
+    runtime: Containerd, text_of: Reader, files: dict[Path, str], entry: Table, version: int, *, default: bool
+) -> None:
     """Reads the edited files as containerd will; raises ConfigureRefused unless all that was meant is in force."""
     new_imports = {path for path in files if path.name == DROP_IN}
 
     def edited(path: Path) -> str | None:
         return files.get(path) or text_of(path)
 
-    whole = load(runtime, edited).whole
+    read = load(runtime, edited)
+    whole = read.whole
     for path in new_imports:
         whole = merged(whole, parse(files[path], path))
+        for later in read.texts:
+            if later.parent == path.parent and later.name > path.name:
+                whole = merged(whole, parse(read.texts[later], later))
     plugins = table(whole, "plugins")
     nri_on = not table(plugins, NRI[version]).get("disable", runtime.version < (2, 0))
-    found = table(plugins, CRI[version], "containerd", "runtimes", HANDLER)
-    if not nri_on or found != entry:
+    cri = table(plugins, CRI[version], "containerd")
+    found = table(cri, "runtimes", HANDLER)
+    if not nri_on or found != entry or (default and cri.get(DEFAULT) != HANDLER):
         raise ConfigureRefused(
             "ConfigNotUnderstood", "the edit would not be in force: another file that containerd imports overrides it"
         )

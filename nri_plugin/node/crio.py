@@ -31,7 +31,7 @@ class Crio:
     version: tuple[int, int] = (1, 31)
 
 
-def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = None) -> Edited:
+def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = None, default: bool = False) -> Edited:
     """The drop-in, options copied from the wrapped runtime; raises ConfigureRefused."""
     whole: Table = {}
     for path in [runtime.config, *sorted(runtime.folder.glob("*"))]:
@@ -55,10 +55,19 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
     if runtime.version >= FILTERS_SINCE:
         allowed = [str(each) for each in copied.get("allowed_annotations", []) if each != CRIU_CONFIG_ANNOTATION]
         entry["allowed_annotations"] = [*allowed, CRIU_CONFIG_ANNOTATION]
-    words = [*lines(["crio", "nri"], {"enable_nri": True}), "", *lines(["crio", "runtime", "runtimes", HANDLER], entry)]
+    words = [*lines(["crio", "nri"], {"enable_nri": True}), ""]
+    if default:
+        later = [each for each in sorted(runtime.folder.glob("*")) if each.name > DROP_IN]
+        for path in later:
+            if "default_runtime" in table(parse(text_of(path) or "", path), "crio", "runtime"):
+                raise ConfigureRefused(
+                    "ConfigNotUnderstood", f"{path}, which CRI-O reads last, names another default runtime; take it out"
+                )
+        words += [*lines(["crio", "runtime"], {"default_runtime": HANDLER}), ""]
+    words += lines(["crio", "runtime", "runtimes", HANDLER], entry)
     nri = table(whole, "crio", "nri").get("nri_listen")
     socket = table(whole, "crio", "api").get("listen") or DEFAULT_SOCKET
     return Edited(
         {runtime.folder / DROP_IN: block("\n".join(words) + "\n")},
-        str(copied.get("runtime_path") or name), str(socket), nri,
+        str(copied.get("runtime_path") or name), str(socket), nri, default=default,
     )  # fmt: skip

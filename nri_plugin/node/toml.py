@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+import tomlkit.items
 
-from nri_plugin.node.changes import ConfigureRefused
+from nri_plugin.node.changes import MARK, ConfigureRefused
 
 Table = dict[str, Any]
 
@@ -51,6 +52,24 @@ def lines(keys: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield ""
             yield from lines([*keys, key], value)
+
+
+def with_marked_value(text: str, keys: Sequence[str], value: str) -> str | None:
+    """``text`` with one string set, and in a comment what it was, which ``changes.without_block`` takes back.
+
+    None where the table is not there, or only by tables below it: it can be added then.
+    """
+    found: Any = tomlkit.parse(text)
+    document = found
+    for key in keys[:-1]:
+        found = found.get(key, {})
+    if not isinstance(found, tomlkit.items.Table) or found.is_super_table():
+        return None
+    before = found.get(keys[-1])
+    item = tomlkit.string(value)
+    item.comment(MARK if before is None else f"{MARK} {before.as_string()} {before.trivia.comment}".rstrip())
+    found[keys[-1]] = item
+    return str(document.as_string())
 
 
 def with_value(text: str, keys: Sequence[str], value: Any) -> str:

@@ -73,7 +73,7 @@ def state_of(plan: Plan) -> State:
     status = plan.status
     if status is None:
         return "preparing"
-    if status.startswith("plain"):
+    if status.startswith(("plain", "undecided")):
         return "ordinary"
     if plan.has("cancelled"):
         return "cancelled"

@@ -5,7 +5,8 @@
 | file       | content                                                                                    |
 |------------|--------------------------------------------------------------------------------------------|
 | lock       | held exclusively (flock) while the worker prepares; the kernel frees it when the worker dies |
-| status     | ``ok``, ``plain`` or ``refused <Reason>: <sentence>``; absent until decided                  |
+| status     | ``ok``, ``plain``, ``refused <Reason>: <sentence>``, or ``undecided`` and the same: where the handler |
+|            | is the runtime's default, restore-runc looks for itself; absent until decided                |
 | request    | the RestoreRequest as JSON, for clean-up after a crash                                       |
 | cgroup     | the container's own cgroup, relative to the root of each hierarchy                           |
 | image      | digest of the checkpoint image whose view this container uses                                |
@@ -122,6 +123,10 @@ class Plan:
 
     def refuse(self, error: RestoreError) -> None:
         self.write("status", one_line(f"refused {error.reason}: {error.sentence}") + "\n")
+
+    def leave(self, error: RestoreError) -> None:
+        """Has restore-runc start what is ordinary, by what it sees itself, and refuse the rest."""
+        self.write("status", one_line(f"undecided {error.reason}: {error.sentence}") + "\n")
 
     def request(self) -> RestoreRequest | None:
         """The request the plan was made for; None when it was never written whole."""

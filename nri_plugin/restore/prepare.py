@@ -50,9 +50,11 @@ def prepare(
     decided must never become a start from somewhere else.
     """
     report = RestoreReport(request)
+    found = False
     config = node.config  # the same from the first step to the last, whatever is read again meanwhile
     try:
         image = find_checkpoint(node, cache, request, report, answer, cancelled)
+        found = True
         if image is None:
             plan.write("status", "plain\n")
             report.outcome = "plain"
@@ -67,10 +69,10 @@ def prepare(
                 start_instead(request, plan, image, report)
         answer(None)
     except RestoreError as error:
-        refuse(node, request, plan, report, error, answer)
+        refuse(node, request, plan, report, error, answer, found=found)
     except Exception as error:
         broken = Unavailable("Internal", f"{type(error).__name__}: {error}")
-        refuse(node, request, plan, report, broken, answer)
+        refuse(node, request, plan, report, broken, answer, found=found)
         raise
     return report
 
@@ -157,9 +159,19 @@ def start_instead(request: RestoreRequest, plan: Plan, image: StoredImage, repor
 
 
 def refuse(
-    node: Node, request: RestoreRequest, plan: Plan, report: RestoreReport, error: RestoreError, answer: Answer
+    node: Node,
+    request: RestoreRequest,
+    plan: Plan,
+    report: RestoreReport,
+    error: RestoreError,
+    answer: Answer,
+    *,
+    found: bool,
 ) -> None:
-    """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead."""
+    """Records the refusal; with ``on-failure: start`` a container that has an image to start from starts instead.
+
+    ``found``: whether its image was looked at. Where not, an ordinary container is not held up.
+    """
     report.warnings.append(f"{error.reason}: {error.sentence}")
     report.error = error
     try:
@@ -169,6 +181,10 @@ def refuse(
     if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
         plan.write("status", "plain\n")
         report.outcome = "started afresh, restore refused"
+        answer(None)
+    elif request.by_default and not found:
+        plan.leave(error)
+        report.outcome = "undecided"
         answer(None)
     else:
         plan.refuse(error)

@@ -111,6 +111,9 @@ class RestoreRequest:
     memory_swap_bytes: int | None = None
     """The limit of memory and swap together."""
 
+    by_default: bool = False
+    """Ours only because the handler is the runtime's default: neither the handler nor a checkpoint was asked for."""
+
     @property
     def subject(self) -> Subject:
         """As log lines and Events name it."""
@@ -176,19 +179,24 @@ def _check_reference(value: str) -> None:
         ) from None
 
 
-def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str) -> bool:
+def under_handler(pod: PodMessage, handler: str, *, default: bool = False) -> bool:
+    """Whether the pod's containers are created through restore-runc; ``default``: those that name no handler too."""
+    return pod.runtime_handler == handler or (default and not pod.runtime_handler)
+
+
+def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str, *, default: bool = False) -> bool:
     """Whether the container is ours to decide on; must stay cheap, it runs for every container of the node."""
-    if pod.runtime_handler == handler:
+    if under_handler(pod, handler, default=default):
         return True
     annotations = pod.annotations
     return contract.POD_CHECKPOINT in annotations or f"{contract.POD_CHECKPOINT}.{name_of(container)}" in annotations
 
 
-def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
+def request_of(pod: Any, container: Any, handler: str, *, default: bool = False) -> RestoreRequest:
     """The request of a container that ``concerns_us``; raises Refused for annotations that cannot be followed."""
     name = name_of(container)
     checkpoint = annotation(pod, name, contract.POD_CHECKPOINT)
-    if pod.runtime_handler != handler:
+    if not under_handler(pod, handler, default=default):
         raise Refused(
             "HandlerMissing",
             f"the pod asks for a checkpoint ({contract.POD_CHECKPOINT}) but does not run under the runtime handler "
@@ -234,4 +242,5 @@ def request_of(pod: Any, container: Any, handler: str) -> RestoreRequest:
         criu=criu,
         memory_bytes=memory.limit.value if memory.HasField("limit") else None,
         memory_swap_bytes=memory.swap.value if memory.HasField("swap") else None,
+        by_default=pod.runtime_handler != handler and checkpoint is None,
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 ROOT: Final = "RestoreError"
 CODE: Final = re.compile(r"(?:[A-Z][a-z0-9]*)+")
-_IN_SHELL: Final = re.compile(r"""(?:fail|printf)\s+["'](\w+): """)
+_IN_SHELL: Final = re.compile(r"""(?:(?:fail|printf)\s+["']|status="undecided )(\w+): """)
 
 
 def python_codes(files: Iterable[Path]) -> dict[str, str]:
@@ -26,7 +26,7 @@ def python_codes(files: Iterable[Path]) -> dict[str, str]:
 
 
 def shell_codes(files: Iterable[Path]) -> dict[str, str]:
-    """``fail "Code: sentence"`` and ``printf 'Code: …'``."""
+    """``fail "Code: sentence"``, ``printf 'Code: …'`` and ``status="undecided Code: …"``."""
     return {code: str(file) for file in files for code in _IN_SHELL.findall(file.read_text()) if CODE.fullmatch(code)}
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from nri_plugin.config import Config, Paths, Policy
+from nri_plugin.config import Config, Handler, Paths, Policy
 from nri_plugin.daemon import RestoreHandler, only_instance, reload
 from nri_plugin.nri.nri_pb2 import Container, PodSandbox
 from nri_plugin.worker_process import WorkerProcess
@@ -131,6 +131,36 @@ def test_events_of_ours_reach_the_worker_and_no_others(config: Config) -> None:
 
 
 # ---- one daemon a node ----
+
+
+NAMELESS = PodSandbox(id="p3", name="web", namespace="default")
+
+
+@pytest.fixture
+def default(config: Config) -> Config:
+    return replace(config, handler=Handler(default=True))
+
+
+def test_worker_that_is_away_holds_up_no_ordinary_container_of_the_default_handler(default: Config) -> None:
+    ours, _ = handler(default, Unavailable("WorkerLost", "it is started again"))
+    asyncio.run(ours.create_container(NAMELESS, CONTAINER))
+    for pod in (OURS, PodSandbox(id="p", annotations={POD_CHECKPOINT: "registry.example/c:1"})):
+        with pytest.raises(Unavailable, match="it is started again"):
+            asyncio.run(ours.create_container(pod, CONTAINER))
+
+
+def test_checkpoint_that_the_worker_refuses_is_refused_under_the_default_handler(default: Config) -> None:
+    ours, _ = handler(default, Refused("MountMissing", "add it"))
+    with pytest.raises(Refused, match="add it"):
+        asyncio.run(ours.create_container(NAMELESS, CONTAINER))
+
+
+def test_events_of_pods_without_a_handler_reach_the_worker_where_it_is_the_default(default: Config) -> None:
+    ours, asked = handler(default)
+    asyncio.run(ours.stop_pod_sandbox(NAMELESS))
+    asyncio.run(ours.remove_container(NAMELESS, CONTAINER))
+    asyncio.run(ours.stop_pod_sandbox(OTHER))
+    assert [each["job"] for each in asked.sent] == ["stop_pod", "remove"]
 
 
 def test_second_instance_is_refused_until_the_first_is_gone(config: Config) -> None:

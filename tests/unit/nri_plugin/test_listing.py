@@ -56,6 +56,7 @@ def test_list_says_what_kubectl_get_would(
 ) -> None:
     os.utime(failed.path / "request", (1, time.time() - 125))
     planned("b", pod_name="other")
+    planned("c", by_default=True).write("status", "plain\n")
     lines = [line.split() for line in command("list").stdout.splitlines()]
     assert lines == [
         ["CONTAINER", "POD", "NAME", "STATE", "REASON", "AGE", "IMAGE"],

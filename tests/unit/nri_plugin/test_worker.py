@@ -338,10 +338,11 @@ def test_plan_that_was_never_written_whole_goes_unless_it_is_just_being_written(
 def test_preparation_that_died_with_an_earlier_worker_is_refused_so_that_nobody_waits(
     worker: Worker, planned: Callable[..., Plan], existing: Existing, since: float
 ) -> None:
-    lost, own = older(planned("a"), 3600), planned("b")
-    existing.ids |= {"a" * 64, "b" * 64}
+    lost, own, ordinary = older(planned("a"), 3600), planned("b"), older(planned("c", by_default=True), 3600)
+    existing.ids |= {"a" * 64, "b" * 64, "c" * 64}
     worker.reconcile(since)
     assert (lost.status or "").startswith("refused PreparationLost: ")
+    assert (ordinary.status or "").startswith("undecided PreparationLost: ")
     assert own.status is None
 
 

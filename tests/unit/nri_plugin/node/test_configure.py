@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from nri_plugin.cli import app
 from nri_plugin.node import changes, configure
 from nri_plugin.node.changes import ConfigureRefused, Record
-from nri_plugin.node.configure import Place, option, texts_in, wanted
+from nri_plugin.node.configure import Place, texts_in, wanted
 from nri_plugin.node.containerd import Containerd
 from nri_plugin.node.crio import Crio
+from nri_plugin.node.processes import option
 from shared.errors import CommandFailed
 
 WRAPPER = "/usr/lib/nri-restore/restore-runc"
@@ -88,9 +89,11 @@ class Tree:
     def contents(self) -> dict[str, str]:
         return {str(each.relative_to(self.root)): each.read_text() for each in self.root.rglob("*") if each.is_file()}
 
-    def configure(self, runtime: Containerd | Crio, wraps: str | None = None) -> dict[Path, str | None]:
+    def configure(
+        self, runtime: Containerd | Crio, wraps: str | None = None, *, default: bool = False
+    ) -> dict[Path, str | None]:
         record = Record.load(self.place.record)
-        files = wanted(self.place, record, runtime, wraps)
+        files = wanted(self.place, record, runtime, wraps, default=default)
         changes.apply(record, files)
         return files
 
@@ -395,6 +398,118 @@ def test_damaged_record_is_refused(tree: Tree) -> None:
     tree.place.record.write_text("{}")
     with pytest.raises(ConfigureRefused, match="is damaged"):
         tree.unconfigure()
+
+
+V2_DEFAULT = V2.replace(
+    'default_runtime_name = "mine"', 'default_runtime_name = "nri-restore" # nri-restore: before: "mine"'
+)
+V3_DEFAULT = f"""[{RUNTIME}]
+default_runtime_name = "nri-restore"
+
+"""
+UNSAID_ADDED = 'default_runtime_name = "nri-restore" # nri-restore: before:\n'
+UNSAID = f'version = 3\n[{RUNTIME}]\nsnapshotter = "overlayfs"\n'
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "after"),
+    [
+        ((1, 7), V2, V2_DEFAULT.replace("disable = true ", "disable = false ") + V2_ADDED),
+        ((2, 1), f"version = 3\n{RUNC_V3}", f"version = 3\n{RUNC_V3}\n{V3_ADDED.replace(BEGIN, BEGIN + V3_DEFAULT)}"),
+        (
+            (2, 1),
+            UNSAID,
+            f"{UNSAID}{UNSAID_ADDED}\n{V3_ADDED.replace('SystemdCgroup = true' + chr(10), '')}",
+        ),
+    ],
+    ids=["said", "table not there", "table there"],
+)
+def test_handler_becomes_the_default_and_is_taken_back(
+    tree: Tree, version: tuple[int, int], before: str, after: str
+) -> None:
+    main = tree.file("config.toml", before)
+    original, runtime = tree.contents(), tree.containerd(*version)
+    tree.configure(runtime, default=True)
+    assert main.read_text() == after
+    assert "default=true\n" in tree.place.wrapper_config.read_text()
+    assert tomllib.loads(tree.place.daemon_config.read_text()) == {"handler": {"default": True}}
+    assert changes.diff(tree.configure(runtime, default=True)) == "", "a second time changes nothing"
+
+    tree.configure(runtime)
+    assert main.read_text() != after
+    assert "default" not in tree.place.wrapper_config.read_text()
+    tree.configure(runtime, default=True)
+    tree.unconfigure()
+    assert tree.contents() == original
+
+
+@pytest.mark.parametrize(("version", "before"), [((1, 7), V2), ((2, 1), f"version = 3\n{RUNC_V3}"), ((2, 1), UNSAID)])
+def test_default_goes_from_a_file_that_was_edited_since(tree: Tree, version: tuple[int, int], before: str) -> None:
+    main = tree.file("config.toml", before)
+    tree.configure(tree.containerd(*version), default=True)
+    main.write_text(main.read_text() + "# edited\n")
+    tree.unconfigure()
+    said = {**tomllib.loads(before)}
+    now = tomllib.loads(main.read_text())
+    for each in (said, now):
+        each["plugins"].pop("io.containerd.nri.v1.nri", None)  # a switched-on NRI stays on
+    assert now == said
+
+
+def test_default_of_a_drop_in_read_later_is_refused(tree: Tree) -> None:
+    tree.file("config.toml", f"version = 3\nimports = ['d/*.toml']\n{RUNC_V3}")
+    tree.file("d/zz.toml", f'version = 3\n[{RUNTIME}]\ndefault_runtime_name = "runc"\n')
+    before = tree.contents()
+    with pytest.raises(ConfigureRefused, match="would not be in force"):
+        tree.configure(tree.containerd(2, 1), default=True)
+    tree.file("crio.conf.d/99-z.conf", '[crio.runtime]\ndefault_runtime = "crun"\n')
+    with pytest.raises(ConfigureRefused, match=r"99-z\.conf, which CRI-O reads last"):
+        tree.configure(Crio(tree.root / "crio.conf", tree.root / "crio.conf.d"), default=True)
+    (tree.root / "crio.conf.d/99-z.conf").unlink()
+    assert tree.contents() == before
+
+
+def test_default_in_a_drop_in_wins_over_the_main_file(tree: Tree) -> None:
+    tree.file(
+        "config.toml", f"version = 3\nimports = ['d/*.toml']\n[{RUNTIME}]\ndefault_runtime_name = 'runc'\n{RUNC_V3}"
+    )
+    (tree.root / "d").mkdir()
+    tree.configure(tree.containerd(2, 1), default=True)
+    written = tree.root / "d/nri-restore.toml"
+    assert written.read_text() == f"version = 3\n\n{V3_ADDED.replace(BEGIN, BEGIN + V3_DEFAULT)}"
+
+
+def test_default_of_a_generated_configuration_is_refused(tree: Tree) -> None:
+    tree.file("config.toml", f"version = 2\n{RUNC_V3.replace('cri.v1.runtime', 'grpc.v1.cri')}")
+    with pytest.raises(ConfigureRefused) as refusal:
+        tree.configure(tree.containerd(1, 7, tree.root / "config.toml.tmpl"), default=True)
+    assert refusal.value.reason == "DefaultRuntimeFixed"
+
+
+def test_crio_drop_in_makes_the_handler_the_default(tree: Tree) -> None:
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 29)), default=True)
+    assert (
+        (tree.root / "d/99-nri-restore.conf").read_text()
+        == f"""\
+{BEGIN}[crio.nri]
+enable_nri = true
+
+[crio.runtime]
+default_runtime = "nri-restore"
+
+[crio.runtime.runtimes.nri-restore]
+runtime_path = "{WRAPPER}"
+runtime_type = "oci"
+runtime_root = "/run/runc"
+{END}"""
+    )
+
+
+def test_default_that_the_administrator_denies_the_daemon_is_refused(tree: Tree) -> None:
+    tree.file("config.toml", "version = 3\n")
+    tree.file("nri.toml", "[handler]\ndefault = false\n")
+    with pytest.raises(ConfigureRefused, match=r"says handler\.default = false"):
+        tree.configure(tree.containerd(2, 1), default=True)
 
 
 def test_option_of_a_command_line() -> None:

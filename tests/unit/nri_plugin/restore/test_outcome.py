@@ -55,6 +55,12 @@ CASES: dict[str, tuple[dict[str, str], str, Outcome | None]] = {
         "cancelled",
         None,
     ),
+    "left to restore-runc": ({"status": "undecided Unavailable: x\n"}, "ordinary", None),
+    "refused by restore-runc itself": (
+        {"status": "undecided Unavailable: x\n", "why": "Unavailable: x"},
+        "failed",
+        Outcome("failed", "Unavailable", "x"),
+    ),
     "stopped while it was prepared": ({"status": "refused Cancelled: x\n"}, "cancelled", None),
     "started in place of a refused restore": (
         {

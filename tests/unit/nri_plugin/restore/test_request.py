@@ -213,3 +213,15 @@ def test_half_of_the_runtimes_marks_is_no_restore_of_its_own(annotations: dict[s
 @pytest.mark.parametrize("count", ["9" * 5000, "", "x", "-1", "1.5"])
 def test_restart_count_that_is_none_is_the_first_attempt(count: str) -> None:
     assert request_of(pod(), container(**{"io.kubernetes.container.restartCount": count}), HANDLER).attempt == 0
+
+
+def test_pod_without_a_handler_is_ours_where_that_is_the_default() -> None:
+    assert not concerns_us(pod(""), container(), HANDLER)
+    assert concerns_us(pod(""), container(), HANDLER, default=True)
+    assert not concerns_us(pod("runc"), container(), HANDLER, default=True)
+    assert request_of(pod(""), container(), HANDLER, default=True).by_default
+    assert not request_of(pod(), container(), HANDLER, default=True).by_default
+    named = request_of(pod("", checkpoint=CHECKPOINT), container(), HANDLER, default=True)
+    assert (named.checkpoint, named.by_default) == (CHECKPOINT, False)
+    with pytest.raises(Refused, match="does not run under the runtime handler"):
+        request_of(pod("runc", checkpoint=CHECKPOINT), container(), HANDLER, default=True)

@@ -115,6 +115,106 @@ def test_container_without_plan_is_refused(wrapper: Any) -> None:
     assert done.stderr == ""
 
 
+# ---- the runtime's default: what nobody was asked about runs, unless it is a checkpoint ----
+
+
+def test_ordinary_container_runs_unasked_where_the_handler_is_the_default(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    assert wrapper.create().returncode == 0
+    assert wrapper.calls == [list(wrapper.create_words())]
+
+
+@pytest.mark.parametrize("names", [[".nri-restore"], ["config.dump", "spec.dump"]], ids=str)
+@pytest.mark.parametrize("how", ["directory", "dangling link"])
+def test_checkpoint_image_does_not_start_unasked(wrapper: Any, names: list[str], how: str) -> None:
+    wrapper.configure(default="true")
+    for name in names:
+        path = wrapper.bundle / "rootfs" / name
+        path.symlink_to("/nowhere") if how == "dangling link" else path.mkdir()
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+    assert "NotPrepared" in wrapper.logged[0]
+
+
+def test_image_with_one_file_called_as_a_checkpoints_is_ordinary(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    (wrapper.bundle / "rootfs/spec.dump").write_text("mine")
+    assert wrapper.create().returncode == 0
+
+
+@pytest.mark.parametrize("key", ["nri-restore/checkpoint", "nri-restore/checkpoint.web"])
+@pytest.mark.parametrize("indent", [None, "\t"])
+def test_annotated_container_does_not_start_unasked(wrapper: Any, key: str, indent: str | None) -> None:
+    wrapper.configure(default="true")
+    document = {"annotations": {"io.kubernetes.cri.container-type": "container", key: "registry/checkpoint:1"}}
+    (wrapper.bundle / "config.json").write_text(json.dumps(document, indent=indent))
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+
+
+def test_container_whose_files_are_not_found_does_not_start_unasked(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    (wrapper.bundle / "rootfs").rmdir()
+    assert wrapper.create().returncode == 1
+    (wrapper.bundle / "config.json").unlink()
+    (wrapper.bundle / "rootfs").mkdir()
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == []
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_root_file_system_outside_the_bundle_is_looked_at(wrapper: Any, checkpoint: bool) -> None:
+    wrapper.configure(default="true")
+    (wrapper.bundle / "rootfs").rmdir()
+    root = wrapper.folder / "storage/merged"
+    root.mkdir(parents=True)
+    if checkpoint:
+        (root / ".nri-restore").mkdir()
+    document = {"root": {"path": str(root)}, "annotations": {"io.kubernetes.cri-o.ContainerType": "container"}}
+    (wrapper.bundle / "config.json").write_text(json.dumps(document, indent="\t"))
+    assert wrapper.create().returncode == int(checkpoint)
+
+
+def test_runtimes_own_restore_is_refused_unasked_under_the_default_too(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    assert wrapper.run("restore", "--bundle", str(wrapper.bundle), "c" * 64).returncode == 1
+    assert wrapper.calls == []
+
+
+@pytest.mark.parametrize("default", ["", "true"])
+@pytest.mark.parametrize("status", [None, "undecided Unavailable: the runtime does not answer"])
+def test_lost_or_undecided_plan_holds_up_only_where_the_handler_was_asked_for(
+    wrapper: Any, default: str, status: str | None
+) -> None:
+    wrapper.configure(default=default)
+    wrapper.prepare(status)
+    assert wrapper.create().returncode == int(not default)
+    if not default:
+        assert wrapper.logged[0].startswith(
+            "restore: PreparationLost" if status is None else "restore: Unavailable: the"
+        )
+    else:
+        assert wrapper.calls == [list(wrapper.create_words())]
+
+
+def test_refused_plan_is_refused_under_the_default_too(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    wrapper.prepare("refused MountMissing: no")
+    assert wrapper.create().returncode == 1
+    assert wrapper.logged == ["restore: MountMissing: no"]
+
+
+def test_preparation_that_takes_long_does_not_hold_up_what_is_ordinary(wrapper: Any) -> None:
+    wrapper.configure(default="true")
+    wrapper.prepare(None)
+    with (wrapper.plan / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert wrapper.create().returncode == 0
+        (wrapper.bundle / "rootfs/.nri-restore").mkdir()
+        assert wrapper.create().returncode == 1
+    assert "StillPreparing" in wrapper.logged[0]
+
+
 def test_without_a_log_the_reason_goes_to_stderr(wrapper: Any) -> None:
     done = wrapper.run("create", "--bundle", str(wrapper.bundle), "c" * 64)
     assert done.returncode == 1
