@@ -119,3 +119,15 @@ def test_memory_pictures_are_drawn(browser: Browser, written: dict[str, Path]) -
     assert min(heights) > 30
     fill = page.value("getComputedStyle(document.querySelector('rect.heap')).fill")
     assert fill == "rgb(245, 133, 24)"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sockets_say_who_talks_to_whom(browser: Browser, written: dict[str, Path], width: int) -> None:
+    page = opened(browser, written["ordinary"], width)
+    rows = page.value(
+        "[...document.querySelectorAll('#sockets tbody tr')]"
+        ".map(row => [...row.cells].filter(each => each.offsetWidth).map(each => each.innerText))"
+    )
+    processes = ["1"] if width > 600 else []
+    assert ["tcp", "listening", "0.0.0.0:8080", "", *processes] in rows
+    assert ["tcp", "established", "10.0.0.5:8080", "10.0.9.77:41222", *processes] in rows
