@@ -20,12 +20,12 @@ def application(only: str = "") -> typer.Typer:
     app = typer.Typer(
         name="kubectl-restore",
         help="Takes checkpoints of running containers, packages them as images and restores pods from them.",
-        no_args_is_help=True,
+        add_completion=False,  # typer's scripts know no command of two words; kubectl asks kubectl_complete-restore
         rich_markup_mode=None,  # rich would double the start-up time of --help
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback(invoke_without_command=True)(_root)
     for verb in (only,) if only in VERBS else VERBS:
         module = import_module(f"kubectl_restore.verbs.{verb}")
         app.command(verb, epilog=EPILOG)(getattr(module, verb))
@@ -37,5 +37,7 @@ def main() -> None:
         application(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="kubectl restore")
 
 
-def _root() -> None:
-    """Keeps the verbs subcommands, however many there are."""
+def _root(context: typer.Context) -> None:
+    """Without a verb it says what there is, as kubectl does."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -70,7 +70,7 @@ class PodContainer:
 def choose_container(document: Any, wanted: str, dumped: str) -> PodContainer:
     """The container called ``wanted``; else the one called as the dumped one, else the only one.
 
-    ``document`` is a Pod or what makes pods. Raises RestoreError("ManifestInvalid").
+    ``document`` is a Pod or what makes pods. Raises RestoreError("PodManifestInvalid").
     """
     document = _mapping(document)
     kind = document.get("kind")
@@ -81,14 +81,16 @@ def choose_container(document: Any, wanted: str, dumped: str) -> PodContainer:
         job = _mapping(_mapping(_mapping(document.get("spec")).get("jobTemplate")).get("spec"))
         template = _mapping(job.get("template"))
     elif kind != "Pod":
-        raise RestoreError("ManifestInvalid", f"the manifest is of a {kind or 'thing without kind'}, not of a pod")
+        raise RestoreError("PodManifestInvalid", f"the manifest is of a {kind or 'thing without kind'}, not of a pod")
     spec = _mapping(template.get("spec"))
     containers = [_mapping(each) for name in ("containers", "initContainers") for each in _list(spec.get(name))]
     names = [str(each.get("name", "")) for each in containers]
     choice = wanted or (dumped if dumped in names else names[0] if len(names) == 1 else "")
     if choice not in names:
         known = ", ".join(names) or "none"
-        raise RestoreError("ManifestInvalid", f"the pod has the containers {known}; name one of them with --container")
+        raise RestoreError(
+            "PodManifestInvalid", f"the pod has the containers {known}; name one of them with --container"
+        )
     return PodContainer(choice, _mapping(template.get("metadata")), spec, containers[names.index(choice)])
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from kubectl_restore.check.pod import PodContainer
     from shared.archive import CheckpointFiles
     from shared.node_facts import NodeFacts
-
-_MANIFEST_BYTES_MAX = 4 << 20
 
 
 class Output(enum.StrEnum):
@@ -69,11 +65,12 @@ def check(
         raise typer.BadParameter("give one of --filename and --pod", param_hint="--pod")
     from kubectl_restore.check.examine import Question, examine
     from kubectl_restore.image.progress import progress
+    from kubectl_restore.manifest.document import read_document
     from kubectl_restore.reading import open_source
 
     access = registries(registry)
     machine = _machine(node, cluster)
-    manifest = manifest_of_file(filename) if filename else _live_pod(pod, cluster) if pod else None
+    manifest = read_document(filename) if filename else _live_pod(pod, cluster) if pod else None
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         asked = None if manifest is None else _container(manifest, container, opened.files)
         report = examine(opened, Question(machine, base, asked), access)
@@ -93,31 +90,10 @@ def _machine(node: str | None, cluster: ClusterFlags) -> NodeFacts:
 
 
 def _live_pod(name: str, cluster: ClusterFlags) -> dict[str, Any]:
-    from kubectl_restore.kube.connection import connect, path_of
+    from kubectl_restore.kube.connection import connect
+    from kubectl_restore.kube.pods import find_pod, pod_name
 
-    connection = connect(cluster)
-    return {"kind": "Pod", **connection.get(path_of("pods", connection.namespace, name))}
-
-
-def manifest_of_file(name: str) -> Any:
-    """The only document of a YAML or JSON file."""
-    import yaml
-
-    from shared.errors import RestoreError
-
-    try:
-        content = sys.stdin.buffer.read(_MANIFEST_BYTES_MAX) if name == "-" else _read(Path(name))
-        documents = [each for each in yaml.safe_load_all(content) if each is not None]
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RestoreError("ManifestInvalid", f"{name} is not YAML: {' '.join(str(error).split())}") from error
-    if len(documents) != 1:
-        raise RestoreError("ManifestInvalid", f"{name} has {len(documents)} documents; give one pod")
-    return documents[0]
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_MANIFEST_BYTES_MAX)
+    return {"kind": "Pod", **find_pod(connect(cluster), pod_name(name))}
 
 
 def _container(manifest: Any, wanted: str, files: CheckpointFiles) -> PodContainer:

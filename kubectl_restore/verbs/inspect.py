@@ -6,6 +6,7 @@ import enum
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from kubectl_restore.grouped import with_flags
 from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import Source
+from shared.errors import RestoreError
 
 
 class Output(enum.StrEnum):
@@ -74,11 +76,14 @@ def write(path: Path, text: str) -> None:
         sys.stdout.write(text)
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise RestoreError("FileUnwritable", f"cannot write {path}: {error.strerror}") from error
         raise

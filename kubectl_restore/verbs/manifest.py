@@ -15,7 +15,6 @@ from kubectl_restore.grouped import with_flags
 from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import Source
-from kubectl_restore.verbs.check import manifest_of_file
 from shared.contract import HANDLER
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ def manifest(
     if from_pod and filename:
         raise typer.BadParameter("give one of --from-pod and --filename", param_hint="--filename")
     from kubectl_restore.image.progress import progress
+    from kubectl_restore.manifest.document import read_document
     from kubectl_restore.manifest.pod import Wanted
     from kubectl_restore.reading import open_source
     from shared.criu.dump import check_structure, read_dump
@@ -86,7 +86,7 @@ def manifest(
         has_command = opened.image is None or opened.image.has_command
         named = "" if opened.image is None or source.startswith(("oci:", "oci-archive:")) else source
     wanted = Wanted(checkpoint, dump, image or named, annotate, runtime_class, has_command)
-    document = _live(from_pod, cluster) if from_pod else manifest_of_file(filename) if filename else None
+    document = _live(from_pod, cluster) if from_pod else read_document(filename) if filename else None
     _print(_written(document, container, name, wanted), output)
 
 
@@ -117,7 +117,7 @@ def _written(document: Any, container: str, name: str, wanted: Wanted) -> Writte
         document.setdefault("metadata", {}).setdefault("namespace", "default")
         return restoring(document, chosen, wanted)
     if document["kind"] != "Pod":
-        raise RestoreError("ManifestInvalid", f"a {document['kind']} has no patch here; give a pod or a Deployment")
+        raise RestoreError("PodManifestInvalid", f"a {document['kind']} has no patch here; give a pod or a Deployment")
     made = own_part(document)
     comments = fit(made, chosen, wanted, known=True)
     metadata = made["metadata"]

@@ -68,3 +68,12 @@ def test_every_verb_has_help() -> None:
             check=True,
         )
         assert done.stdout.startswith(f"Usage: kubectl restore {command.name} [OPTIONS]")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_verbs_are_listed_on_standard_output(words: list[str]) -> None:
+    program = "from kubectl_restore.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
+    assert "completion" not in done.stdout
+    assert done.stderr == ""

@@ -251,7 +251,7 @@ def test_which_container() -> None:
 def test_document_that_is_no_pod(document: Any) -> None:
     with pytest.raises(RestoreError) as refusal:
         choose_container(document, "", "app")
-    assert refusal.value.reason == "ManifestInvalid"
+    assert refusal.value.reason == "PodManifestInvalid"
 
 
 @pytest.mark.parametrize(

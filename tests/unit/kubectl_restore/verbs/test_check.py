@@ -141,6 +141,10 @@ def test_pod_of_the_cluster(run: Run, archive: Path, api: KubeApi) -> None:
     status, out, _ = run(archive, "--base", "none", "--pod", "app-pod")
     assert "PodFits" in out
     assert status == 0
+    assert run(archive, "--base", "none", "--pod", "pod/app-pod")[0] == 0
+    status, _, err = run(archive, "--pod", "other")
+    assert status == 1
+    assert err.startswith('error: there is no pod "other" in namespace default')
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,7 @@ def test_pod_of_the_cluster(run: Run, archive: Path, api: KubeApi) -> None:
         ("kind: Pod\nspec: {containers: [{name: a}, {name: b}]}\n", "a, b"),
         ("kind: Pod\nspec: 5\n", "none"),
         ("\x00", "not YAML"),
+        ("# " + "x" * (4 << 20), "more than 4 MiB"),
     ],
 )
 def test_manifest_that_is_none(run: Run, archive: Path, tmp_path: Path, content: str, words: str) -> None:
@@ -168,7 +173,7 @@ def test_manifest_that_is_none(run: Run, archive: Path, tmp_path: Path, content:
 
 def test_manifest_that_is_not_there(run: Run, archive: Path) -> None:
     status, _, err = run(archive, "-f", "/nowhere/pod.yaml")
-    assert (status, err) == (1, "error: No such file or directory: /nowhere/pod.yaml\n")
+    assert (status, err) == (1, "error: cannot read the manifest /nowhere/pod.yaml: No such file or directory\n")
 
 
 def test_one_pod_at_a_time(run: Run, archive: Path) -> None:

@@ -64,7 +64,7 @@ def test_page_replaces_the_one_before_or_leaves_it(run: Run, archive: Path, tmp_
     assert page.read_text() != "old"
     status, _, err = run(archive, "--html", tmp_path / "none" / "page.html")
     assert status == 1
-    assert err.startswith("error: No such file or directory")
+    assert err == f"error: cannot write {tmp_path}/none/page.html: No such file or directory\n"
 
 
 def test_unpacked_directory(run: Run, tmp_path: Path) -> None:
