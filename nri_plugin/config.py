@@ -115,8 +115,12 @@ class Policy:
     """The keys that the cluster signs tokens with, as its API server gives them (``/openid/v1/jwks``): what a node goes
     by to know a pod's service account. Not read while every service account may restore."""
     registries: tuple[str, ...] = ("*",)
-    """Where checkpoint images may come from: ``registry`` or ``registry/repository``, two patterns around the first
-    slash; in that of the repository ``*`` goes over further slashes."""
+    """Where checkpoint images, and the base images of those in archive format, may come from: ``registry`` or
+    ``registry/repository``, two patterns around the first slash; in that of the repository ``*`` goes over further
+    slashes."""
+    base_pull: Literal["IfNotPresent", "Always"] = "IfNotPresent"
+    """Whether the base image of a checkpoint in archive format is pulled, with the pod's logins, also when the node has
+    it: the kubelet's ``imagePullPolicy`` for what the pod does not name."""
     signature_keys: tuple[Path, ...] = ()
     """Public keys (PEM). Once there is one, a checkpoint image needs a cosign signature by any of them."""
     image_bytes: int = 0

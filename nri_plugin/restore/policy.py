@@ -13,6 +13,7 @@ from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.request import RestoreRequest
 from nri_plugin.restore.service_account import service_account_of
 from shared.errors import Refused, RestoreError
+from shared.member_names import quoted
 from shared.oci import is_digest, parse_reference
 
 IN_THE_CONFIGURATION = "the node's administrator can allow it in [policy] of nri-restore's configuration"
@@ -41,12 +42,12 @@ def check_registry(policy: Policy, names: Sequence[str]) -> None:
 
     An image without such a name (one that was only imported, known by its id) is from nowhere, which only ``*`` allows.
     """
-    if policy.registries != ("*",) and not any(_from_allowed(policy, name) for name in names):
-        raise Refused(
-            "RegistryNotAllowed",
-            f"the checkpoint image {names[0]} is from a registry or repository that this node does "
-            f"not restore from; {IN_THE_CONFIGURATION} (registries)",
-        )
+    _check_source(policy, "checkpoint image", names)
+
+
+def check_base_registry(policy: Policy, names: Sequence[str]) -> None:
+    """The same for the base image that an archive image is restored on."""
+    _check_source(policy, "checkpoint's base image", names)
 
 
 def check_image_size(policy: Policy, image: StoredImage) -> None:
@@ -62,6 +63,15 @@ def check_memory_size(policy: Policy, memory_bytes: int) -> None:
 def waived(policy: Policy, request: RestoreRequest) -> frozenset[str]:
     """Reasons that are no refusal for this pod."""
     return frozenset(each.reason for each in policy.waive if _any(each.namespaces, request.pod_namespace))
+
+
+def _check_source(policy: Policy, what: str, names: Sequence[str]) -> None:
+    if policy.registries != ("*",) and not any(_from_allowed(policy, name) for name in names):
+        raise Refused(
+            "RegistryNotAllowed",
+            f"the {what} {quoted(names[0]) if names else 'without a name'} is from a registry or repository that this "
+            f"node does not restore from; {IN_THE_CONFIGURATION} (registries)",
+        )
 
 
 def _check_size(what: str, size: int, limit: int, key: str) -> None:

@@ -90,10 +90,12 @@ def restore(
     """The steps of a restore; raises the RestoreError of the first that cannot be done."""
     opened = check(node, request, plan, image, report)
     policy.check_memory_size(config.policy, opened.dump.memory_bytes)
+    if not image.layered and request.checkpoint is None and config.policy.registries != ("*",):
+        policy.check_base_registry(config.policy, rootfs.base_names(node.containerd, opened.checkpoint.base))
     answer(None)
     # A root file system that stands was verified before; another one is made once this dump has been.
     stands = node.containerd.has_snapshot(rootfs.snapshot_name(opened.image))
-    lower = prepare_rootfs(node, request, opened, report, cancelled) if stands else None
+    lower = prepare_rootfs(node, config, request, opened, report, cancelled) if stands else None
     with report.phase("record"):
         record = wait_for_record(node, request, cancelled)
     live = parse_spec(record.spec.value, file="config.json")
@@ -110,7 +112,7 @@ def restore(
         waived = node.verdicts.verify(opened.image.digest, opened.dump, dumped, live, identity, special, may)
         report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in waived)
     if not stands:
-        lower = prepare_rootfs(node, request, opened, report, cancelled)
+        lower = prepare_rootfs(node, config, request, opened, report, cancelled)
     overlay = None
     if request.checkpoint is not None:
         overlay = fill_own_rootfs(node, request, opened, record, report)
@@ -287,7 +289,12 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
 
 
 def prepare_rootfs(
-    node: Node, request: RestoreRequest, opened: OpenedCheckpoint, report: RestoreReport, cancelled: Event
+    node: Node,
+    config: Config,
+    request: RestoreRequest,
+    opened: OpenedCheckpoint,
+    report: RestoreReport,
+    cancelled: Event,
 ) -> tuple[str, ...] | None:
     """What to put below the container's own directory, topmost first; None where its image is no archive."""
     if opened.image.layered or request.checkpoint is not None or request.native:
@@ -300,9 +307,13 @@ def prepare_rootfs(
             opened.image,
             opened.checkpoint,
             files,
-            pull_s=node.config.limits.pull_s,
-            cancelled=cancelled,
-            logins=partial(node.logins, request.subject),
+            rootfs.Pulling(
+                config.limits.pull_s,
+                cancelled,
+                partial(node.logins, request.subject),
+                partial(policy.check_base_registry, config.policy),
+                always=config.policy.base_pull == "Always",
+            ),
             lock=node.image_lock,
         )
         lower = node.lowers.get(opened.image.digest)

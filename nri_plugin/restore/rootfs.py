@@ -45,6 +45,19 @@ class Overlay:
     """Options of the runtime's own mount that are none of these (index=off, volatile …)."""
 
 
+@dataclass(frozen=True)
+class Pulling:
+    """How base images are pulled."""
+
+    limit_s: float
+    cancelled: Event
+    logins: Logins
+    check: Callable[[Sequence[str]], None]
+    """Gets the reference before its registry is asked for anything; raises where that is not allowed."""
+    always: bool = False
+    """Also what the node has, so that only a pod whose logins get the image is restored on it."""
+
+
 def snapshot_name(image: StoredImage) -> str:
     """Name of the committed base+diff snapshot of a checkpoint image."""
     return f"{LEASE_PREFIX}rootfs-{image.digest.removeprefix('sha256:')}"
@@ -61,6 +74,13 @@ def find_base(containerd: Containerd, base: BaseImage) -> StoredImage | None:
         except NotFound:
             return None
     return None
+
+
+def base_names(containerd: Containerd, base: BaseImage) -> list[str]:
+    """What the base image is called: by the node, which knows where it has it from, else by the checkpoint."""
+    if (found := find_base(containerd, base)) is not None:
+        return [each.name for each in containerd.images_by_digest(found.target)]
+    return [name for name in (base.reference or base.name,) if name]
 
 
 def _reference_by_digest(base: BaseImage) -> str | None:
@@ -98,27 +118,35 @@ def check_base(containerd: Containerd, image: StoredImage, checkpoint: Checkpoin
         raise _base_unknown(checkpoint.base)
 
 
-def require_base(
-    containerd: Containerd, base: BaseImage, *, timeout_s: float, cancelled: Event, logins: Logins
-) -> StoredImage:
-    """The dump's base image, pulled by digest when the node does not have it.
+def require_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> StoredImage:
+    """The dump's base image, pulled when the node does not have it; raises what ``pull_base`` does."""
+    return find_base(containerd, base) or pull_base(containerd, base, pulling)
+
+
+def pull_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> StoredImage:
+    """Pulls the dump's base image by digest: the registry is asked also for what the node has.
 
     Raises Refused("BaseImageUnknown") when the dump recorded no digest, Unavailable("BaseImageMissing") with the
-    registry's reason when the image cannot be had.
+    registry's reason when the image cannot be had, and what ``pulling.check`` raises.
     """
-    if found := find_base(containerd, base):
-        return found
     reference = _reference_by_digest(base)
     if reference is None:
         raise _base_unknown(base)
+    pulling.check([reference])
     try:
-        pull(containerd, reference, timeout_s=timeout_s, cancelled=cancelled, logins=logins)
+        pull(
+            containerd,
+            reference,
+            timeout_s=pulling.limit_s,
+            cancelled=pulling.cancelled,
+            logins=pulling.logins,
+        )
     except Unavailable as error:
         if error.reason != "ImagePullFailed":
             raise
         raise Unavailable(
             "BaseImageMissing",
-            f"the checkpoint's base image is not on this node, and {error.sentence}; "
+            f"the checkpoint's base image is not to be had on this node: {error.sentence}; "
             "make it available there, or build the checkpoint image with --format layered",
         ) from error
     found = find_base(containerd, base)
@@ -132,10 +160,8 @@ def ensure_snapshot(
     image: StoredImage,
     checkpoint: Checkpoint,
     files: CheckpointFiles,
+    pulling: Pulling,
     *,
-    pull_s: float,
-    cancelled: Event,
-    logins: Logins,
     lock: Callable[[str], AbstractContextManager[None]],
 ) -> str:
     """The committed base+diff snapshot of ``image``, made if it is not there.
@@ -143,10 +169,12 @@ def ensure_snapshot(
     Looked for before anything is pulled: a base image that is gone does not matter once the snapshot stands.
     """
     name = snapshot_name(image)
+    if pulling.always:
+        pull_base(containerd, checkpoint.base, pulling)
     if containerd.hold_snapshot(image.lease, name):
         return name
     # Pulled outside the lock: a replica that is cancelled must not wait for another's pull.
-    base = require_base(containerd, checkpoint.base, timeout_s=pull_s, cancelled=cancelled, logins=logins)
+    base = require_base(containerd, checkpoint.base, pulling)
     with lock(image.digest):
         if containerd.hold_snapshot(image.lease, name):
             return name

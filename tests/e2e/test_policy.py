@@ -163,13 +163,39 @@ def test_registry_decides_before_anything_is_pulled(
     have(node_21, own_checkpoint.base)
     bench.reload('[policy]\nregistries = ["registry.example", "localhost:5000/other/*"]\n')
     pod = bench.kubelet.run_pod(own_checkpoint.annotated("elsewhere", reference))
-    with pytest.raises(CriError, match=f"RegistryNotAllowed: the checkpoint image {reference}") as refused:
+    with pytest.raises(CriError, match=f'RegistryNotAllowed: the checkpoint image "{reference}"') as refused:
         pod.create(own_checkpoint.spec)
     assert refused.value.method == "CreateContainer"
     assert node_21.cri.image_status(reference) is None
     bench.reload('[policy]\nregistries = ["registry.example", "localhost:5000/policy/*"]\n')
     container = bench.kubelet.run_pod(own_checkpoint.annotated("here", reference)).run(own_checkpoint.spec)
     assert container.state == RUNNING
+
+
+def test_base_image_of_an_archive_must_be_from_an_allowed_place_too(bench: Bench) -> None:
+    name, _ = bench.image()
+    bench.reload('[policy]\nregistries = ["localhost:5000/policy/*"]\n')
+    assert "RegistryNotAllowed: the checkpoint's base image \"localhost:5000/own" in bench.refused(name)
+    bench.reload('[policy]\nregistries = ["localhost:5000/policy/*", "localhost:5000/own"]\n')
+    bench.restores(name)
+
+
+def test_base_image_on_the_node_is_asked_for_where_it_has_to_be_pulled(bench: Bench) -> None:
+    (first, _), (second, _) = bench.image(), bench.image()
+    for name in (first, second):
+        have(bench.node, local(f"{name}:1"))
+    bench.reload('[policy]\nbase_pull = "Always"\n')
+    bench.restores(first)
+    bench.registry.pause_service()
+    try:
+        assert "BaseImageMissing: the checkpoint's base image is not to be had on this node: " in bench.not_started(
+            first
+        )
+        assert "BaseImageMissing" in bench.not_started(second)
+        bench.reload("")
+        bench.restores(second)
+    finally:
+        bench.registry.serve()
 
 
 def test_service_account_is_known_by_the_token_of_the_pod(bench: Bench) -> None:

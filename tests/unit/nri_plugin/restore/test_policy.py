@@ -9,7 +9,14 @@ import pytest
 
 from nri_plugin.config import WAIVABLE, Policy, Waiver
 from nri_plugin.restore.images import StoredImage
-from nri_plugin.restore.policy import check_image_size, check_memory_size, check_pod, check_registry, waived
+from nri_plugin.restore.policy import (
+    check_base_registry,
+    check_image_size,
+    check_memory_size,
+    check_pod,
+    check_registry,
+    waived,
+)
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import Refused
 from tests.support.reason_codes import python_codes
@@ -100,3 +107,19 @@ def test_waivers_are_for_the_namespaces_they_name(request_for: RequestFor) -> No
 
 def test_what_can_be_waived_is_what_the_comparison_gives() -> None:
     assert set(python_codes([ROOT / "shared/errors.py", *(ROOT / "shared/compare").rglob("*.py")])) >= WAIVABLE
+
+
+def test_base_image_must_be_from_an_allowed_place_too() -> None:
+    policy = Policy(registries=("registry.example",))
+    check_base_registry(policy, ["docker.io/library/busybox:1", "registry.example/busybox@sha256:" + "a" * 64])
+    for names in (["evil.example/busybox:1"], ["sha256:" + "a" * 64], []):
+        with pytest.raises(Refused, match="the checkpoint's base image") as refused:
+            check_base_registry(policy, names)
+        assert refused.value.reason == "RegistryNotAllowed"
+
+
+def test_name_of_a_base_image_is_shown_so_that_a_terminal_does_not_obey_it() -> None:
+    with pytest.raises(Refused) as refused:
+        check_base_registry(Policy(registries=()), ["evil\x1b[2J\n" + "a" * 5000])
+    assert refused.value.sentence.isprintable()
+    assert len(refused.value.sentence) < 400
