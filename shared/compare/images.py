@@ -42,7 +42,7 @@ def image_refusals(dump: Dump) -> Iterator[Refused]:
         yield Refused(
             "ImageForeign",
             f"the checkpoint was made with plugins of CRIU ({plugins}), which decide by themselves what they restore; "
-            "an administrator can waive this rule for chosen pods",
+            "take a new checkpoint without them",
         )
 
 

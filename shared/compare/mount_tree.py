@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from shared.compare.mount_options import foreign_option, lost_flag, too_large
-from shared.compare.paths import MASK, is_bind, is_read_only, where
+from shared.compare.paths import MASK, is_bind, is_read_only, spelt_once, where
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
@@ -48,11 +48,12 @@ def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
 def _check_shape(entries: Sequence[MountEntry]) -> Iterator[Refused]:
     """One mount at each place, in the mount that shows the place: else one could lie hidden below another."""
     places: dict[str, MountEntry] = {}
+    found: dict[str, MountEntry] = {}
     for entry in entries:
-        if places.setdefault(entry.mountpoint, entry) is not entry:
+        places[spelt_once(entry.mountpoint)] = entry
+        if found.setdefault(where(entry.mountpoint), entry) is not entry:
             yield _differs(entry, "twice, one over the other")
-    for entry in places.values():
-        parent = entry.mountpoint
+    for parent, entry in places.items():
         while parent != "/":
             parent = parent.rpartition("/")[0] or "/"
             if parent in places:

@@ -13,11 +13,11 @@ from typing import Final
 
 from shared.compare.devices import RUNTIME_DEVICES
 from shared.compare.mount_tree import uncovered
-from shared.compare.paths import MASK, where
+from shared.compare.paths import MASK, spelt_once, where
 from shared.compare.sockets import socket_refusals
 from shared.compare.timers import timer_refusals
 from shared.criu.dump import Dump
-from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
+from shared.criu.open_files import NOT_RECORDED, NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
 from shared.spec import RuntimeSpec
 
@@ -47,6 +47,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if mount.external == MASK}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
     processes = {str(task.pid) for task in dump.tasks} | {"self", "thread-self"}
+    places = _Places(dump)
     for file in dump.files:
         yield from _kind(file, dump, live)
         if (
@@ -56,7 +57,34 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
+            yield from places.refusals(file, live)
     yield from itertools.chain(socket_refusals(dump, live), timer_refusals(dump, live), _roots(dump, live))
+
+
+class _Places:
+    """Whether files lie where their mounts say.
+
+    CRIU opens a file by its path alone and follows links on the way (criu/files-reg.c, do_open_reg): with a link in the
+    container's own files, a path that looks harmless may lead to /proc. A path that the kernel told has no link in it,
+    and lies on the innermost mount there. Nobody but who may mount has others.
+    """
+
+    def __init__(self, dump: Dump) -> None:
+        self._mounts = {mount.id: mount for mount in dump.mounts}
+        self._points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
+
+    def refusals(self, file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
+        if file.mount == NOT_RECORDED or "CAP_SYS_ADMIN" in live.capabilities.bounding:
+            return
+        mount = self._mounts.get(file.mount)
+        if mount is None or self._innermost(mount.namespace, file.path) != spelt_once(mount.mountpoint):
+            yield _foreign(f"{file.path}, a file on another mount than the one there,")
+
+    def _innermost(self, namespace: int, path: str) -> str:
+        path = spelt_once(path)
+        while path != "/" and (namespace, path) not in self._points:
+            path = path.rpartition("/")[0] or "/"
+        return path
 
 
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:

@@ -19,8 +19,13 @@ def is_read_only(options: Sequence[str]) -> bool:
     return "ro" in options or "rro" in options
 
 
+def spelt_once(path: str) -> str:
+    """An absolute path without ``.`` and double slashes, as the kernel tells it."""
+    return "/" + str(PurePosixPath("/", path)).lstrip("/")
+
+
 @lru_cache(maxsize=4096)
 def where(path: str) -> str:
     """One spelling a destination: /var/run is a link to /run in every image that matters to runc's own resolution."""
-    clean = "/" + str(PurePosixPath("/", path)).lstrip("/")
+    clean = spelt_once(path)
     return clean.replace("/var/run/", "/run/", 1) if clean.startswith("/var/run/") else clean

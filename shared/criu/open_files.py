@@ -39,6 +39,8 @@ KINDS: Final = {
     20: "pidfd",
 }
 """fdinfo.proto, fd_types; another number becomes ``unknown-<number>``."""
+NOT_RECORDED: Final = -1
+"""In place of a mount's id (regfile.proto)."""
 _TCP_LISTEN: Final = 10
 _TCP_CLOSE: Final = 7
 
@@ -82,7 +84,7 @@ class RegularFile(OpenFile):
 
     path: str
     mount: int
-    """MountEntry.id; -1: not recorded."""
+    """MountEntry.id, or NOT_RECORDED."""
     flags: int
     """open(2)."""
     mode: int | None
@@ -238,7 +240,7 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
                 id=entry.id,
                 kind=kind,
                 path=path_text(reg.name, name, "path of an open file"),
-                mount=reg.mnt_id if reg.HasField("mnt_id") else -1,
+                mount=reg.mnt_id if reg.HasField("mnt_id") else NOT_RECORDED,
                 flags=reg.flags,
                 mode=reg.mode if reg.HasField("mode") else None,
                 external=reg.ext,

@@ -15,6 +15,7 @@ from typing import Final
 from shared.criu.criu_pb2 import FileEntry, RemapFilePathEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, path_text
+from shared.criu.open_files import NOT_RECORDED
 from shared.elf import ElfFacts
 from shared.preflight.findings import Finding, finding, listed
 
@@ -50,7 +51,7 @@ def expected_files(images: ImageDirectory, dump: Dump) -> tuple[list[Expected], 
     Files that were deleted come out of the dump itself.
     """
     name = images.path(Kind.FILES.file())
-    roots = {mount.id for mount in dump.mounts if mount.mountpoint == "/"} | {-1}
+    roots = {mount.id for mount in dump.mounts if mount.mountpoint == "/"} | {NOT_RECORDED}
     external = {mount.id for mount in dump.mounts if mount.external is not None}
     remapped = set()
     if Kind.REMAP_FPATH.file() in images:
@@ -62,7 +63,7 @@ def expected_files(images: ImageDirectory, dump: Dump) -> tuple[list[Expected], 
             continue
         reg = entry.reg
         path = path_text(reg.name, name, "path of an open file")
-        mount = reg.mnt_id if reg.HasField("mnt_id") else -1
+        mount = reg.mnt_id if reg.HasField("mnt_id") else NOT_RECORDED
         mode = reg.mode if reg.HasField("mode") else None
         if mount not in roots:
             if mount in external and (mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from shared.criu import criu_pb2 as pb
 from shared.criu.images import Kind, header, join, split
-from tests.support.checkpoints import Member, member, tar_of_members
+from tests.support.checkpoints import Member, innermost, member, tar_of_members
 
 _MESSAGES: Final[dict[Kind, type[Message]]] = {
     Kind.INVENTORY: pb.InventoryEntry,
@@ -163,7 +163,7 @@ class Forgery:
         reg.CopyFrom(next(each.reg for each in self.opened if each.type == 1))
         for field in ("mode", "size"):
             reg.ClearField(field)  # type: ignore[arg-type]
-        reg.id, reg.flags, reg.name, reg.mnt_id = number, flags, path.encode(), self.mount("/").mnt_id
+        reg.id, reg.flags, reg.name, reg.mnt_id = number, flags, path.encode(), innermost(self.mounts, path).mnt_id
         if mode is not None:
             reg.mode = mode
         for name, value in more.items():

@@ -17,7 +17,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +68,11 @@ class SyntheticDump:
         mounts = cast(list[criu_pb2.MntEntry], self.images["mountpoints-13.img"])
         return next(mount for mount in mounts if mount.mountpoint == mountpoint.encode())
 
+    def mount_of(self, path: str) -> criu_pb2.MntEntry:
+        """The innermost mount there."""
+        mounts = cast(list[criu_pb2.MntEntry], self.images["mountpoints-13.img"])
+        return innermost(mounts, path)
+
     def add_file(self, entry: criu_pb2.FileEntry, *, descriptor: int, table: int = 1) -> None:
         """Opens one more file in a task's descriptor table."""
         self.images["files.img"].append(entry)
@@ -79,9 +84,8 @@ class SyntheticDump:
         """One more mount below the root; ``fields`` of mnt_entry win over the ones of a bind mount of the node."""
         mounts = cast(list[criu_pb2.MntEntry], self.images["mountpoints-13.img"])
         number = 200 + len(mounts)
-        above = [each for each in mounts if mountpoint.startswith(each.mountpoint.decode().rstrip("/") + "/")]
         values: dict[str, Any] = {
-            "parent_mnt_id": max(above, key=lambda each: len(each.mountpoint)).mnt_id,
+            "parent_mnt_id": innermost(mounts, mountpoint).mnt_id,
             "fstype": 0,
             "root": b"/var/lib/node" + mountpoint.encode(),
             "source": b"/dev/vda",
@@ -187,6 +191,13 @@ class SyntheticDump:
             pb.PagemapEntry(vaddr=0x400000, compat_nr_pages=0, flags=4, nr_pages=pages),
         ]
         self.raw[f"pages-{pid}.img"] = bytes([pid % 251 + 1]) * (pages * PAGE)
+
+
+def innermost(mounts: Sequence[criu_pb2.MntEntry], path: str) -> criu_pb2.MntEntry:
+    """The mount that shows ``path``, or would if it were not masked."""
+    bare = [each for each in mounts if each.ext_key != b"/dev/null"]
+    above = [each for each in bare if f"{path}/".startswith(each.mountpoint.decode().rstrip("/") + "/")]
+    return max(above, key=lambda each: len(each.mountpoint), default=mounts[0])
 
 
 def core_of_task() -> criu_pb2.CoreEntry:

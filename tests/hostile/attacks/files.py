@@ -19,6 +19,11 @@ def _path(path: str, mode: int | None = 0o100644, flags: int = os.O_RDONLY, **mo
     return lambda forgery: forgery.open_path(path, mode, flags, **more) and None
 
 
+def _linked(path: str, flags: int) -> Change:
+    """Said to be on /proc, which a link in the container's own files leads to."""
+    return lambda forgery: forgery.open_path(path, flags=flags, mnt_id=forgery.mount("/proc").mnt_id) and None
+
+
 for _name in (
     "/proc/sysrq-trigger",
     "/proc/sys/kernel/core_pattern",
@@ -41,6 +46,8 @@ for _name, _mode in (
     add(f"{_name} open", "ImagePath" if ".." in _name else "DeviceExceeds", _path(_name, _mode, os.O_RDWR))
     if ".." not in _name:
         add(f"{_name} open, said to be nothing in particular", "FileExceeds", _path(_name, None, os.O_RDWR))
+for _name, _flags in (("kcore", os.O_RDONLY), ("sys/kernel/core_pattern", os.O_WRONLY), ("self/fd", os.O_RDONLY)):
+    add(f"/proc/{_name} by a link in the root", "FileExceeds", _linked(f"/a/{_name}", _flags))
 add("a file of the node", "FileExceeds", _path("/etc/shadow", ext=True))
 add("a path upwards", "ImagePath", _path("/a/../../etc/shadow"))
 add("a relative path", "ImagePath", _path("etc/shadow"))

@@ -49,6 +49,7 @@ for _path in ("/var/lib/kubelet", "/etc", "/run/containerd", "/root/.ssh"):
     )
 add("a second /proc without masks over the first", REASON, _added("/proc", "/proc"))
 add("a second /sys, writable, over the first", REASON, _added("/sys", "/sys", flags=14, sb_flags=0))
+add("hosts twice, spelt differently", REASON, _added("//etc/hosts", "/etc/hosts"))
 add("a second root over the first", REASON, _added("/", "/"))
 add("a tmpfs over a masked path that shows the host's", REASON, _added("/proc/keys", "/dev", flags=RDONLY))
 for _path in ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"):

@@ -50,10 +50,20 @@ def opened(kind: int, **part: Any) -> Change:
 
 
 def regular(
-    path: str, *, flags: int = os.O_RDONLY, mode: int = 0o100644, mount: int = 147, ext: bool = False
+    path: str, *, flags: int = os.O_RDONLY, mode: int = 0o100644, mount: int | None = None, ext: bool = False
 ) -> Change:
-    entry = pb.RegFileEntry(id=77, flags=flags, name=path.encode(), mnt_id=mount, mode=mode, ext=ext)
-    return opened(1, reg=entry)
+    """``mount``: its id, the innermost one at ``path`` otherwise."""
+
+    def change(dump: SyntheticDump) -> None:
+        number = dump.mount_of(path).mnt_id if mount is None else mount
+        reg = pb.RegFileEntry(id=77, flags=flags, name=path.encode(), mnt_id=number, mode=mode, ext=ext)
+        opened(1, reg=reg)(dump)
+
+    return change
+
+
+def on_the_mount_at(mountpoint: str, path: str) -> Change:
+    return lambda dump: regular(path, mount=dump.mount(mountpoint).mnt_id)(dump)
 
 
 def opened_on(mount: str, path: str, **fields: Any) -> Change:
@@ -222,6 +232,12 @@ RULES = (
     Rule("sys writable", entry("/sys", flags=0, sb_flags=0), "MountTreeDiffers", "sysfs /sys"),
     Rule("volume elsewhere", entry("/data", mountpoint=b"/etc"), "MountTreeDiffers", "/etc"),
     Rule("volume unknown", lambda dump: dump.add_mount("/var/lib/other"), "MountTreeDiffers", "/var/lib/other"),
+    Rule(
+        "volume twice, spelt differently",
+        lambda dump: dump.add_mount("//data", ext_key=b"/data"),
+        "MountTreeDiffers",
+        "twice, one over the other",
+    ),
     Rule("key of no volume", entry("/data", ext_key=b"/proc"), "MountTreeDiffers", "/data"),
     Rule(
         "tmpfs",
@@ -262,6 +278,10 @@ RULES = (
     Rule("foreign file", opened(16), "FileExceeds", "of the node"),
     Rule("foreign regular file", regular("/x", ext=True), "FileExceeds", "of the node"),
     Rule("unknown kind", opened(99), "FileExceeds", "of the node"),
+    Rule("by a link in the root", on_the_mount_at("/proc", "/a/kcore"), "FileExceeds", "on another mount"),
+    Rule("by a link below a mount", on_the_mount_at("/dev", "/proc/meminfo"), "FileExceeds", "on another mount"),
+    Rule("spelt with a second slash", on_the_mount_at("/proc", "//a//proc/kcore"), "FileExceeds", "on another mount"),
+    Rule("on a mount that is not there", regular("/etc/passwd", mount=4711), "FileExceeds", "on another mount"),
     Rule("masked", regular("/proc/kcore"), "ProtectedPathOpen", "/proc/kcore", granted=Security(privileged=True)),
     Rule("below masked", regular("/sys/firmware/acpi/tables"), "ProtectedPathOpen", "/sys/firmware/acpi/tables"),
     Rule(
