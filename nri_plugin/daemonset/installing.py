@@ -8,24 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Final
 
 import nri_plugin.node.configure
 import nri_plugin.node.leftovers  # noqa: F401
 from nri_plugin import cli
-from nri_plugin.config import DEFAULT_PATH, Config, load
-from nri_plugin.containerd.sandboxes import pods_under
+from nri_plugin.config import DEFAULT_PATH, load
 from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset.entering import enter_node, kept
 from nri_plugin.daemonset.places import CURRENT, FILES, PLACE
-from nri_plugin.node import crio
 from nri_plugin.node.in_use import refuse_in_use
 from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree
 from nri_plugin.restore.plan import plans_in
-from shared.errors import Refused
-
-PODS_SHOWN: Final = 10
 
 
 def install(tree: Path) -> None:
@@ -71,16 +65,9 @@ def _trees() -> list[Path]:
 
 
 def uninstall() -> None:
-    """Takes everything back but logs; raises Refused("HandlerInUse"), Unavailable: AlreadyRunning, RuntimeAway, …."""
+    """Takes everything back but logs; raises Refused("HandlerInUse"), Unavailable("AlreadyRunning")."""
     enter_node()
     config = load(DEFAULT_PATH)
-    if pods := _pods(config):
-        shown = ", ".join(pods[:PODS_SHOWN]) + (" and others" if len(pods) > PODS_SHOWN else "")
-        raise Refused(
-            "HandlerInUse",
-            f"pods run under the runtime handler {config.runtime.handler}, and stopping them needs restore-runc; "
-            f"delete them first: {shown}",
-        )
     refuse_in_use(config)
     lock = only_instance(config)
     for plan in plans_in(config.paths.plans):
@@ -96,8 +83,3 @@ def uninstall() -> None:
     if PLACE.is_dir() and not any(PLACE.iterdir()):
         PLACE.rmdir()
     print("nri-restore is gone from this node, but for its logs", flush=True)
-
-
-def _pods(config: Config) -> list[str]:
-    sockets = [each for each in (config.runtime.socket, Path(crio.DEFAULT_SOCKET)) if each.exists()]
-    return [pod for each in sockets or [config.runtime.socket] for pod in pods_under(config.runtime.handler, each)]

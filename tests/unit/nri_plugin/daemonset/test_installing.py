@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from nri_plugin.config import Config
-from nri_plugin.containerd import cri_pb2 as cri
 from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset import installing
+from nri_plugin.node.in_use import TASKS
 from shared.errors import RestoreError
-from tests.support.fake_containerd import FakeContainerd
 
 
 class Node:
@@ -67,51 +64,37 @@ def test_tree_that_is_there_is_not_copied_again(node: Node) -> None:
 
 
 @pytest.fixture
-def runtime(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeContainerd]:
-    """The node's; it has no pods."""
+def here(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(installing, "load", lambda _: config)
-    with FakeContainerd(config.runtime.socket) as fake:
-        fake.answer("RuntimeService/ListPodSandbox", cri.ListPodSandboxResponse())
-        yield fake
+    return config
 
 
-def test_uninstall_leaves_what_is_not_ours(node: Node, config: Config, runtime: FakeContainerd) -> None:
+def test_uninstall_leaves_what_is_not_ours(node: Node, here: Config) -> None:
     node.install("1-a")
-    for each in (config.paths.state, config.paths.plans, config.paths.logs, node.place / "another-program"):
+    for each in (here.paths.state, here.paths.plans, here.paths.logs, node.place / "another-program"):
         each.mkdir()
     installing.uninstall()
     assert node.found == {"another-program"}
     (node.place / "another-program").rmdir()
     installing.uninstall()
     assert not node.place.exists()
-    assert not config.paths.state.exists() and not config.paths.plans.exists() and config.paths.logs.exists()
+    assert not here.paths.state.exists() and not here.paths.plans.exists() and here.paths.logs.exists()
 
 
-def test_uninstall_refuses_while_pods_need_the_program(node: Node, runtime: FakeContainerd) -> None:
+def test_uninstall_refuses_while_the_runtime_needs_the_program(node: Node, here: Config) -> None:
     node.install("1-a")
-    pods = [
-        cri.PodSandbox(metadata=cri.PodSandboxMetadata(name=name, namespace="shop"), runtime_handler=handler)
-        for name, handler in (("other", "runc"), ("web", "nri-restore"))
-    ]
-    runtime.answer("RuntimeService/ListPodSandbox", cri.ListPodSandboxResponse(items=pods))
-    with pytest.raises(RestoreError, match=r"delete them first: shop/web$") as refused:
+    bundle = here.runtime.socket.parent / TASKS / "k8s.io/c1"
+    bundle.mkdir(parents=True)
+    (bundle / "runtime").write_text("/opt/nri-restore/current/site-packages/nri_plugin/runtime/restore-runc")
+    with pytest.raises(RestoreError) as refused:
         installing.uninstall()
     assert refused.value.reason == "HandlerInUse"
     assert node.found == {"1-a", "current"} and "unconfigure" not in node.configured
 
 
-def test_uninstall_waits_for_a_runtime_that_is_away(node: Node, runtime: FakeContainerd) -> None:
+def test_uninstall_refuses_beside_another_daemon(node: Node, here: Config) -> None:
     node.install("1-a")
-    runtime.fail("RuntimeService/ListPodSandbox", grpc.StatusCode.UNAVAILABLE)
-    with pytest.raises(RestoreError) as refused:
-        installing.uninstall()
-    assert refused.value.reason == "RuntimeAway"
-    assert node.found == {"1-a", "current"}
-
-
-def test_uninstall_refuses_beside_another_daemon(node: Node, config: Config, runtime: FakeContainerd) -> None:
-    node.install("1-a")
-    lock = only_instance(config)
+    lock = only_instance(here)
     with pytest.raises(RestoreError) as refused:
         installing.uninstall()
     os.close(lock)
