@@ -38,12 +38,17 @@ class Nri:
 class Runtime:
     """The container runtime and the handler that runs restore-runc."""
 
+    name: Literal["containerd", "cri-o"] = "containerd"
     socket: Path = Path("/run/containerd/containerd.sock")
     namespace: str = "k8s.io"
     snapshotter: str = "overlayfs"
     handler: str = contract.HANDLER
     registry_hosts: Path = Path("/etc/containerd/certs.d")
     """containerd's ``config_path``: how registries are reached; signatures are fetched the same way."""
+    storage: Path = Path("/var/lib/containers/storage")
+    """CRI-O's ``root``, or its ``imagestore``: images and layers."""
+    storage_run: Path = Path("/run/containers/storage")
+    """CRI-O's ``runroot``: bundles of containers."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from nri_plugin.nri.nri_pb2 import Container, ContainerAdjustment, PodSandbox
 from nri_plugin.nri.reconnect import run_forever
 from nri_plugin.nri.session import Session
 from nri_plugin.nri.versions import Runtime
-from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import concerns_us, request_of, subject_of, under_handler
 from nri_plugin.scrape import served
 from nri_plugin.worker_process import WorkerProcess
+from shared.contract import CRIU_CONFIG
 from shared.errors import RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class RestoreHandler:
 
     async def _decide(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
         try:
-            request = request_of(pod, container, self.config.runtime.handler, default=self.config.handler.default)
+            runtime, default = self.config.runtime, self.config.handler.default
+            request = request_of(pod, container, runtime.handler, crio=runtime.name == "cri-o", default=default)
         except RestoreError as error:
             subject = asdict(subject_of(pod, container))
             self.worker.send({"job": "refused", "subject": subject, "reason": error.reason, "sentence": error.sentence})
@@ -78,7 +79,7 @@ class RestoreHandler:
             if not request.by_default:
                 raise
             log.warning("%s: %s; restore-runc decides by itself", error.reason, error.sentence)
-        return ContainerAdjustment(annotations={CRIU_CONFIG_ANNOTATION: str(plan.path / "criu.conf")})
+        return ContainerAdjustment(annotations={CRIU_CONFIG: str(plan.path / "criu.conf")})
 
     async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
         self.worker.reconciles = True

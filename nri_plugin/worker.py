@@ -64,6 +64,8 @@ class Worker:
         """A pod's stop and a container's removal come at once, and a file written into a plan keeps it from going."""
         self.settled = Settled(config, self.deleting, self.tell)
         self.looking: Future[None] | None = None
+        self.again: threading.Timer | None = None
+        """When to look for leftovers once more."""
         self.preparing: dict[str, tuple[RestoreRequest, threading.Event, Future[None]]] = {}
 
     def handle(self, job: dict[str, Any]) -> None:
@@ -112,6 +114,8 @@ class Worker:
         with self.guard:
             future = self.pool.submit(self.prepare, request, plan, cancelled, lock)
             self.preparing[request.container_id] = (request, cancelled, future)
+        if not self.node.containerd.tells_of_failures:
+            self.reconcile_later()
 
     def logged(self, action: Callable[..., None], *arguments: Any) -> None:
         """Runs a clean-up; what it cannot do is logged and tried again when the daemon starts."""
@@ -242,6 +246,8 @@ class Worker:
 
         Plans made before ``since``, when this worker was started, are not its own; later ones are, read already or not.
         """
+        with self.guard:
+            self.again = None
         plans = plans_in(self.config.paths.plans)
         # After the plans: a container whose plan was seen has its record by now, unless it is just being created.
         existing = self.node.containerd.container_ids()
@@ -261,9 +267,15 @@ class Worker:
             self.logged(self.node.release, digest)
         self.cache.prune(self.node.views.held, self.node.image_lock)
         if undecided:
-            again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile", "since": since}])
-            again.daemon = True
-            again.start()
+            self.reconcile_later()
+
+    def reconcile_later(self) -> None:
+        """Once for all who ask meanwhile; by then each plan without a container is old enough to be told by its age."""
+        with self.guard:
+            if self.again is None:
+                self.again = threading.Timer(ORPHAN_AGE_S, self.handle, [{"job": "reconcile", "since": 0.0}])
+                self.again.daemon = True
+                self.again.start()
 
     def catch_up(self, plan: Plan, since: float) -> None:
         """What was missed about a container that exists."""

@@ -19,6 +19,9 @@ POD_LAZY: Final = "nri-restore/lazy"
 POD_TCP: Final = "nri-restore/tcp"
 POD_CRIU: Final = "nri-restore/criu"
 
+CRIU_CONFIG: Final = "org.criu.config"
+"""Annotation of a container (not of a pod): the file that runc gives CRIU (libcontainer/criu_linux.go)."""
+
 NODE_FACTS: Final = "nri-restore/node-facts"
 """Annotation of a Node: what shared/node_facts.py gathers, as JSON; docs/check.md has its fields."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -67,6 +67,14 @@ def matches(content: bytes, digest: str) -> bool:
     """Whether ``content`` has ``digest``, whichever of the two registered algorithms that names."""
     algorithm, _, wanted = digest.partition(":")
     return hashlib.new(algorithm, content).hexdigest() == wanted
+
+
+def chain_id(diff_ids: Sequence[str]) -> str:
+    """The name of the snapshot these layers make (OCI image-spec config.md, Layer ChainID)."""
+    chain = ""
+    for diff_id in diff_ids:
+        chain = f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
+    return chain
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

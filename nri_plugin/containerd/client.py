@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import grpc
 
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.rpc import Method, Reply, Request, code_of, connect, details_of, unary
-from shared.errors import RestoreError, Unavailable
+from shared.errors import Refused, RestoreError, Unavailable
 
 QUICK_S = 10.0
 """Deadline of calls that only touch containerd's own database."""
@@ -33,6 +33,15 @@ class NotFound(RestoreError):
 
 class AlreadyExists(RestoreError):
     """The runtime has an object of that name already."""
+
+
+def layered_needed() -> Refused:
+    """What is said where ``layered_only`` holds."""
+    return Refused(
+        "LayeredImageNeeded",
+        "on CRI-O only layered checkpoint images are restored; build it with kubectl restore build --format layered, "
+        "and make it the container's image, without an annotation",
+    )
 
 
 def failure(error: grpc.RpcError, what: str) -> RestoreError:
@@ -71,8 +80,17 @@ GET_CONTAINER = method("containers", "Get", api.GetContainerRequest, api.GetCont
 LIST_CONTAINERS = method("containers", "List", api.ListContainersRequest, api.ListContainersResponse)
 
 
+CRI_METADATA: Final = "io.cri-containerd.container.metadata"
+"""Extension of a containerd container that holds the CRI's own record (pkg/cri/store/container/metadata.go)."""
+
+
 class Containerd:
     """A connection to one containerd; safe to use from several threads."""
+
+    layered_only = False
+    """Whether nothing but a layered checkpoint image that is the container's own can be restored."""
+    tells_of_failures = True
+    """Whether NRI hears of the end of a container that could not be created."""
 
     def __init__(self, socket: Path, *, namespace: str, snapshotter: str) -> None:
         self.channel = connect(socket)

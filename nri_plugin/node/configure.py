@@ -76,7 +76,11 @@ def _daemon(edited: containerd.Edited, text: str, path: Path) -> str | None:
     """The daemon's configuration where this runtime is not at the usual places; what an administrator set stays."""
     document = parse(text, path)
     added: list[str] = []
-    runtime: dict[str, str] = {}
+    said = table(document, "runtime")
+    if missing := {key: value for key, value in edited.runtime.items() if said and said.get(key) != value}:
+        keys = "; ".join(f'{key} = "{value}"' for key, value in missing.items())
+        raise ConfigureRefused("DaemonConfigDiffers", f"{path} has a section [runtime]; it must say {keys}")
+    runtime = dict(edited.runtime)
     if edited.socket not in {containerd.DEFAULT_SOCKET, crio.DEFAULT_SOCKET}:
         runtime["socket"] = edited.socket
     if edited.snapshotter and edited.snapshotter != "overlayfs":

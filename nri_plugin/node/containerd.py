@@ -7,8 +7,8 @@ Sources: containerd ``cmd/containerd/server/config/config.go`` (imports, merging
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nri_plugin.node.changes import ConfigureRefused, block
@@ -47,6 +47,8 @@ class Edited:
     snapshotter: str | None = None
     default: bool = False
     """Whether the handler became the runtime's default."""
+    runtime: Mapping[str, str] = field(default_factory=dict)
+    """What the daemon's ``[runtime]`` must say."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 from nri_plugin.node.changes import ConfigureRefused, block
 from nri_plugin.node.containerd import Edited, Reader
 from nri_plugin.node.toml import Table, lines, merged, parse, table
-from nri_plugin.restore.options import CRIU_CONFIG_ANNOTATION
-from shared.contract import HANDLER
+from shared.contract import CRIU_CONFIG, HANDLER
 
 DROP_IN = "99-nri-restore.conf"
 DEFAULT_SOCKET = "/var/run/crio/crio.sock"
@@ -24,11 +23,16 @@ NOT_COPIED = frozenset({"platform_runtime_paths", "inherit_default_runtime"})
 """Other programs than ``runtime_path``, the first chosen by an annotation of the pod."""
 
 
+STORAGE, RUN = "/var/lib/containers/storage", "/run/containers/storage"
+
+
 @dataclass(frozen=True)
 class Crio:
     config: Path = Path("/etc/crio/crio.conf")
     folder: Path = Path("/etc/crio/crio.conf.d")
     version: tuple[int, int] = (1, 31)
+    storage: tuple[Path, ...] = (Path("/etc/containers/storage.conf"), Path("/usr/share/containers/storage.conf"))
+    """The first that is there says what CRI-O's own files do not (containers-storage.conf(5))."""
 
 
 def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = None, default: bool = False) -> Edited:
@@ -53,8 +57,8 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
     root = copied.get("runtime_root") or f"/run/{name}"
     entry = {**copied, "runtime_path": wrapper, "runtime_type": "oci", "runtime_root": root}
     if runtime.version >= FILTERS_SINCE:
-        allowed = [str(each) for each in copied.get("allowed_annotations", []) if each != CRIU_CONFIG_ANNOTATION]
-        entry["allowed_annotations"] = [*allowed, CRIU_CONFIG_ANNOTATION]
+        allowed = [str(each) for each in copied.get("allowed_annotations", []) if each != CRIU_CONFIG]
+        entry["allowed_annotations"] = [*allowed, CRIU_CONFIG]
     words = [*lines(["crio", "nri"], {"enable_nri": True}), ""]
     if default:
         later = [each for each in sorted(runtime.folder.glob("*")) if each.name > DROP_IN]
@@ -70,4 +74,18 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
     return Edited(
         {runtime.folder / DROP_IN: block("\n".join(words) + "\n")},
         str(copied.get("runtime_path") or name), str(socket), nri, default=default,
+        runtime={"name": "cri-o", **places(runtime, text_of, table(whole, "crio"))},
     )  # fmt: skip
+
+
+def places(runtime: Crio, text_of: Reader, section: Table) -> dict[str, str]:
+    """Where images and bundles are, as far as that is not usual; raises ConfigureRefused for another driver."""
+    texts = ((path, text_of(path)) for path in runtime.storage)
+    shared = next((table(parse(text, path), "storage") for path, text in texts if text is not None), {})
+    driver = section.get("storage_driver") or shared.get("driver") or "overlay"
+    if driver != "overlay":
+        raise ConfigureRefused("StorageUnsupported", f"CRI-O keeps images by the driver {driver}; only overlay is read")
+    storage = section.get("imagestore") or shared.get("imagestore") or section.get("root") or shared.get("graphroot")
+    run = section.get("runroot") or shared.get("runroot")
+    found = {"storage": (storage, STORAGE), "storage_run": (run, RUN)}
+    return {key: str(said) for key, (said, usual) in found.items() if said and said != usual}

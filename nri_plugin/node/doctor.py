@@ -20,6 +20,7 @@ from nri_plugin.node.changes import read
 from nri_plugin.node.configure import WRAPPER_CONFIG, find
 from nri_plugin.node.toml import Table, merged, parse, table
 from nri_plugin.restore.kernel import check_kernel
+from shared.contract import CRIU_CONFIG
 from shared.errors import CommandFailed, RestoreError
 from shared.run import run
 
@@ -138,7 +139,11 @@ def handler(runtime: containerd.Containerd | crio.Crio, name: str) -> Finding:
         whole: Table = {}
         for path in [runtime.config, *sorted(runtime.folder.glob("*"))]:
             whole = merged(whole, parse(read(path) or "", path))
-        wrapper = table(whole, "crio", "runtime", "runtimes", name).get("runtime_path")
+        entry = table(whole, "crio", "runtime", "runtimes", name)
+        wrapper = entry.get("runtime_path")
+        filters = runtime.version >= crio.FILTERS_SINCE
+        if wrapper and filters and CRIU_CONFIG not in entry.get("allowed_annotations", []):
+            return Finding("handler", "fail", f"CRI-O's {name} does not let {CRIU_CONFIG} through", fix)
     else:
         loaded = containerd.load(runtime, read)
         keys = ("plugins", containerd.CRI[loaded.version], "containerd", "runtimes", name, "options")
@@ -148,6 +153,20 @@ def handler(runtime: containerd.Containerd | crio.Crio, name: str) -> Finding:
     if not os.access(wrapper, os.X_OK):
         return Finding("handler", "fail", f"{wrapper}, which the handler runs, is no program", fix)
     return Finding("handler", "ok", f"{name} runs {wrapper}")
+
+
+def store(runtime: containerd.Containerd | crio.Crio, config: Config) -> Finding:
+    """Whether the daemon looks for images where this runtime keeps them."""
+    kind, said = "cri-o" if isinstance(runtime, crio.Crio) else "containerd", config.runtime
+    if said.name != kind:
+        fix = f'run `nri-restore node configure`, or set name = "{kind}" in [runtime] of the configuration'
+        return Finding("runtime", "fail", f"{kind} runs here, the daemon expects {said.name}", fix)
+    places = [said.storage / "overlay-images", said.storage_run / "overlay-containers"] if kind == "cri-o" else []
+    for place in places:
+        if not place.is_dir():
+            fix = "correct storage and storage_run in [runtime] of the configuration"
+            return Finding("runtime", "fail", f"CRI-O has no {place}", fix)
+    return Finding("runtime", "ok", kind)
 
 
 def daemon(
@@ -234,6 +253,7 @@ def examine(config: Config) -> Iterator[Finding]:
         "cgroup": cgroup,
         "lsm": lsm,
         "nri": lambda: nri(config.nri.socket),
+        "runtime": lambda: store(find("auto", None), config),
         "handler": lambda: handler(find("auto", None), config.runtime.handler),
         "daemon": lambda: daemon(config),
         "runtimeclass": lambda: runtime_class(config.runtime.handler),

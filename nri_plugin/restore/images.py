@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from nri_plugin.containerd import containerd_pb2 as api
@@ -42,7 +41,7 @@ class StoredImage:
 
     @property
     def chain_id(self) -> str:
-        return chain_id(self.diff_ids)
+        return oci.chain_id(self.diff_ids)
 
     @property
     def is_checkpoint(self) -> bool:
@@ -55,14 +54,6 @@ class StoredImage:
     @property
     def lease(self) -> str:
         return LEASE_PREFIX + self.digest.removeprefix("sha256:")
-
-
-def chain_id(diff_ids: Sequence[str]) -> str:
-    """The name of the snapshot these layers make (OCI image-spec config.md, Layer ChainID)."""
-    chain = ""
-    for diff_id in diff_ids:
-        chain = f"sha256:{sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
-    return chain
 
 
 def stored_image(containerd: Containerd, target: api.Descriptor) -> StoredImage:

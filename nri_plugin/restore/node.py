@@ -81,6 +81,11 @@ class Node:
     @classmethod
     def of(cls, config: Config) -> Node:
         runtime = config.runtime
+        if runtime.name == "cri-o":
+            from nri_plugin.crio.store import CrioStore  # what no node with containerd needs
+
+            store = CrioStore(runtime.storage, runtime.storage_run)
+            return cls(config, store, Views(store, config.paths.plans))
         containerd = Containerd(runtime.socket, namespace=runtime.namespace, snapshotter=runtime.snapshotter)
         return cls(config, containerd, Views(containerd, config.paths.plans))
 

@@ -15,8 +15,6 @@ from shared.errors import Refused
 if TYPE_CHECKING:  # the session needs only the annotation, not the readers of CRIU's images
     from shared.criu.dump import Dump
 
-CRIU_CONFIG_ANNOTATION = "org.criu.config"
-
 
 def criu_config(request: RestoreRequest, dump: Dump) -> str:
     """The text of criu.conf; raises Refused("TcpEstablished") when the pod wants no connection cut or kept."""

@@ -9,6 +9,7 @@
 |            | is the runtime's default, restore-runc looks for itself; absent until decided                |
 | request    | the RestoreRequest as JSON, for clean-up after a crash                                       |
 | cgroup     | the container's own cgroup, relative to the root of each hierarchy                           |
+| rootfs     | the root file system, where it is not in the bundle (CRI-O)                                  |
 | image      | digest of the checkpoint image whose view this container uses                                |
 | argv       | one further argument of ``runc restore`` a line                                              |
 | criu.conf  | CRIU's options for this restore, named by the annotation ``org.criu.config``; before and after, a |
@@ -78,6 +79,8 @@ class Plan:
                 # A container that is not restored, or no more, is checkpointed as the node's administrator wants it.
                 (self.path / "criu.conf").symlink_to(RUNC_CRIU_CONF)
         self.write("cgroup", f"{cgroup_of(request)}\n")
+        if request.rootfs:
+            self.write("rootfs", f"{one_line(request.rootfs)}\n")
         self.write("request", request.to_json())
 
     def write(self, name: str, text: str | bytes) -> None:

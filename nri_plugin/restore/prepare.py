@@ -13,7 +13,7 @@ from typing import Any
 
 from nri_plugin.config import Config
 from nri_plugin.containerd import containerd_pb2 as api
-from nri_plugin.containerd.client import NotFound
+from nri_plugin.containerd.client import CRI_METADATA, NotFound, layered_needed
 from nri_plugin.containerd.images import pull
 from nri_plugin.restore import cover, options, policy, preflight, rootfs
 from nri_plugin.restore.cache import ImageCache
@@ -32,8 +32,6 @@ from shared.criu.dump_host import read_dump_host
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.spec import RuntimeSpec, parse_spec
 
-CRI_METADATA = "io.cri-containerd.container.metadata"
-"""Extension of a containerd container that holds the CRI's own record (pkg/cri/store/container/metadata.go)."""
 FIRST_POLL_S, LAST_POLL_S = 0.002, 0.02
 """How long to wait before the runtime's record is looked for: soon at first, for it mostly comes within 5 ms."""
 
@@ -99,11 +97,12 @@ def restore(
     with report.phase("record"):
         record = wait_for_record(node, request, cancelled)
     live = parse_spec(record.spec.value, file="config.json")
-    if options.CRIU_CONFIG_ANNOTATION not in live.annotations:
+    if live.annotations.get(contract.CRIU_CONFIG) != str(plan.path / "criu.conf"):
         raise Unavailable(
             "AnsweredTooLate",
-            "nri-restore answered too late, so the runtime created the container without its adjustment; "
-            "the next attempt restores it",
+            "the runtime created the container without nri-restore's adjustment, which came too late; the next attempt "
+            f"restores it. On CRI-O, allowed_annotations of the handler must have {contract.CRIU_CONFIG} "
+            "(nri-restore node configure)",
         )
     with report.phase("verify"):
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
@@ -214,7 +213,11 @@ def find_checkpoint(
     with report.phase("find"):
         if request.checkpoint is None:
             image = find_image(containerd, request.image)
+            if image.is_checkpoint and not image.layered and containerd.layered_only:
+                raise layered_needed()
             return image if image.is_checkpoint else None
+        if containerd.layered_only:
+            raise layered_needed()
         found: StoredImage | None
         try:
             found = find_image(containerd, request.checkpoint)

@@ -6,6 +6,7 @@ Everything here comes from the live request (NRI's PodSandbox and Container), no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -39,6 +40,11 @@ CONTAINER_NAME = "io.kubernetes.cri.container-name"
 LOG_DIRECTORY = "io.kubernetes.cri.sandbox-log-directory"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 RESTART_DIGITS_MAX = 10
+# Annotations CRI-O sets, over any of the pod's (internal/annotations/annotations.go), which it passes on as well: no
+# other key of a container's means anything there.
+CRIO_IMAGE_ID = "io.kubernetes.cri-o.ImageRef"
+CRIO_MOUNT_POINT = "io.kubernetes.cri-o.MountPoint"
+IMAGE_ID = re.compile("[0-9a-f]{64}")
 # Set by containerd 2.1-2.3 when its own restore takes the container (container_checkpoint_linux.go).
 NATIVE_RESTORED = "restored"
 NATIVE_IMAGE = "checkpointImage"
@@ -110,6 +116,8 @@ class RestoreRequest:
     """The limit, as the runtime was asked for it."""
     memory_swap_bytes: int | None = None
     """The limit of memory and swap together."""
+    rootfs: str = ""
+    """Where CRI-O has mounted the root file system; empty where it will be in the bundle."""
 
     by_default: bool = False
     """Ours only because the handler is the runtime's default: neither the handler nor a checkpoint was asked for."""
@@ -162,6 +170,9 @@ def _choice(pod: PodMessage, container: str, key: str, allowed: tuple[str, ...])
 
 def _check_keys(pod: PodMessage) -> None:
     """A key that nobody knows is a misspelt one, and what it should have kept from happening would happen."""
+    if contract.CRIU_CONFIG in pod.annotations:
+        # CRI-O passes on what our handler needs there: a file of the pod's choice would have CRIU run programs.
+        raise Refused("AnnotationInvalid", f"the annotation {contract.CRIU_CONFIG} is the node's; leave it out")
     for key in pod.annotations:
         known = any(key == each or key.startswith(f"{each}.") for each in KEYS)
         if key.startswith(PREFIX) and not known:
@@ -192,7 +203,12 @@ def concerns_us(pod: PodMessage, container: ContainerMessage, handler: str, *, d
     return contract.POD_CHECKPOINT in annotations or f"{contract.POD_CHECKPOINT}.{name_of(container)}" in annotations
 
 
-def request_of(pod: Any, container: Any, handler: str, *, default: bool = False) -> RestoreRequest:
+def _crio_image(annotations: Mapping[str, str]) -> str:
+    image = annotations.get(CRIO_IMAGE_ID, "")
+    return f"sha256:{image}" if IMAGE_ID.fullmatch(image) else image
+
+
+def request_of(pod: Any, container: Any, handler: str, *, crio: bool = False, default: bool = False) -> RestoreRequest:
     """The request of a container that ``concerns_us``; raises Refused for annotations that cannot be followed."""
     name = name_of(container)
     checkpoint = annotation(pod, name, contract.POD_CHECKPOINT)
@@ -216,7 +232,8 @@ def request_of(pod: Any, container: Any, handler: str, *, default: bool = False)
             + ", ".join(sorted(CRIU_OPTIONS)),
         )
     annotations = container.annotations
-    native = annotations.get(NATIVE_RESTORED) == "true" and NATIVE_IMAGE in annotations
+    native = not crio and annotations.get(NATIVE_RESTORED) == "true" and NATIVE_IMAGE in annotations
+    image = _crio_image(annotations) if crio else annotations.get(NATIVE_IMAGE if native else IMAGE_NAME, "")
     restarts = annotations.get(RESTART_COUNT, "0")
     memory = container.linux.resources.memory
     return RestoreRequest(
@@ -227,7 +244,7 @@ def request_of(pod: Any, container: Any, handler: str, *, default: bool = False)
         pod_name=pod.name,
         pod_namespace=pod.namespace,
         pod_uid=pod.uid,
-        image=annotations[NATIVE_IMAGE] if native else annotations.get(IMAGE_NAME, ""),
+        image=image,
         checkpoint=checkpoint,
         native=native and checkpoint is None,
         args=tuple(container.args),
@@ -242,5 +259,6 @@ def request_of(pod: Any, container: Any, handler: str, *, default: bool = False)
         criu=criu,
         memory_bytes=memory.limit.value if memory.HasField("limit") else None,
         memory_swap_bytes=memory.swap.value if memory.HasField("swap") else None,
+        rootfs=annotations.get(CRIO_MOUNT_POINT, "") if crio else "",
         by_default=pod.runtime_handler != handler and checkpoint is None,
     )

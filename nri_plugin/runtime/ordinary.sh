@@ -12,7 +12,9 @@ is_ordinary() { # whether neither the pod nor the files of the container name or
 		[ -e "$rootfs/$file" ] || [ -L "$rootfs/$file" ] && seen="$seen $file"
 	done
 	case $seen in *.nri-restore* | *config.dump*spec.dump*) return 1 ;; esac
-	# The runtime passes the pod's annotations on; a config.json that cannot be read says nothing.
-	grep -qE '"nri-restore/checkpoint[^"]*": *"' "$bundle/config.json"
-	[ $? = 1 ]
+	[ -r "$bundle/config.json" ] || return
+	# The runtime passes the pod's annotations on. CRIU's options for its checkpoints are ours to name, not the pod's.
+	named=$(grep -oE '"(nri-restore/checkpoint[^"]*|org\.criu\.config)": *"[^"]*"' "$bundle/config.json" |
+		grep -vF -e "\"org.criu.config\":\"$plan/criu.conf\"" -e "\"org.criu.config\": \"$plan/criu.conf\"")
+	[ ! "$named" ]
 }

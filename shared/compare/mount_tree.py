@@ -21,6 +21,7 @@ from shared.errors import Refused
 from shared.spec import Mount, RuntimeSpec
 
 CGROUPS: Final = "/sys/fs/cgroup"
+PROPAGATION: Final = frozenset(f"{r}{kind}" for r in ("", "r") for kind in ("private", "shared", "slave", "unbindable"))
 _HARMLESS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"})
 """What a container with CAP_SYS_ADMIN may mount by itself and that shows nothing of the node's disks."""
 
@@ -71,10 +72,18 @@ def _never(entry: MountEntry, asked: Mount | None, live: RuntimeSpec) -> str:
     options = (*(asked.options if asked else ()), live.rootfs_propagation)
     if entry.shared_id and not {"shared", "rshared"}.intersection(options):
         return "shared with other namespaces, which the pod's container does not have"
-    taking = {"slave", "rslave", "shared", "rshared"}.intersection(options)
+    taking = {"slave", "rslave", "shared", "rshared"}.intersection(options) or _follows(asked)
     if entry.master_id and not taking and not entry.mountpoint.startswith(f"{CGROUPS}/"):
         return "following another namespace's mounts, which the pod's container does not"
     return ""
+
+
+def _follows(asked: Mount | None) -> bool:
+    """A bind mount of which the spec says nothing follows the node's, as CRI-O leaves those of a pod's own files.
+
+    Source: runc libcontainer/rootfs_linux.go prepareRoot: the root is made a recursive slave before the mounts.
+    """
+    return asked is not None and is_bind(asked.type, asked.options) and not PROPAGATION.intersection(asked.options)
 
 
 def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount]) -> str:

@@ -78,6 +78,7 @@ class Existing:
     def __init__(self) -> None:
         self.ids: set[str] = set()
         self.away = False
+        self.tells_of_failures = True
 
     def container_ids(self) -> frozenset[str]:
         if self.away:
@@ -307,11 +308,29 @@ def test_plan_without_a_container_goes_once_it_cannot_be_one_just_being_created(
     assert young.path.exists()
     assert living.path.exists()
     # The young one is looked at again.
-    assert timers == [(ORPHAN_AGE_S, [{"job": "reconcile", "since": since}])]
+    assert timers == [(ORPHAN_AGE_S, [{"job": "reconcile", "since": 0.0}])]
     older(young, ORPHAN_AGE_S + 1)
     worker.reconcile(since)
     assert not young.path.exists()
     assert len(timers) == 1
+
+
+def test_leftovers_are_looked_for_after_a_creation_of_whose_failure_nobody_would_tell(
+    prepare: Callable[..., Plan],
+    preparations: Preparations,
+    existing: Existing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers: list[float] = []
+    monkeypatch.setattr(threading, "Timer", lambda after_s, *_: timers.append(after_s) or SimpleNamespace(start=int))
+    for name in "abc":
+        preparations.finish(name)
+    prepare("a")
+    assert timers == []
+    existing.tells_of_failures = False
+    prepare("b")
+    prepare("c")
+    assert timers == [ORPHAN_AGE_S], "one look for both"
 
 
 def test_plan_of_an_earlier_daemon_without_a_container_goes_at_once(

@@ -240,7 +240,8 @@ platform_runtime_paths = { "linux/arm64" = "/opt/other" }
 
 def test_crio_drop_in_allows_what_a_restore_needs_and_no_other_program(tree: Tree) -> None:
     tree.file("d/10-crio.conf", CRIO_PACKAGE)
-    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35)))
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), ()))
+    assert tomllib.loads(tree.place.daemon_config.read_text()) == {"runtime": {"name": "cri-o"}}
     written = (tree.root / "d/99-nri-restore.conf").read_text()
     assert (
         written
@@ -257,6 +258,35 @@ runtime_type = "oci"
 {END}"""
     )
     assert "runtime=/usr/libexec/crio/crun\n" in tree.place.wrapper_config.read_text()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_daemon_looks_for_images_where_crio_keeps_them(tree: Tree, own: bool) -> None:
+    shared = tree.file(
+        "storage.conf", '[storage]\ndriver = "overlay"\ngraphroot = "/data/images"\nrunroot = "/run/x"\n'
+    )
+    if own:
+        tree.file("crio.conf", '[crio]\nroot = "/crio/images"\nstorage_driver = "overlay"\n')
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), (tree.root / "none", shared)))
+    storage = "/crio/images" if own else "/data/images"
+    assert tomllib.loads(tree.place.daemon_config.read_text()) == {
+        "runtime": {"name": "cri-o", "storage": storage, "storage_run": "/run/x"}
+    }
+
+
+def test_other_storage_driver_than_overlay_is_refused(tree: Tree) -> None:
+    tree.file("crio.conf", '[crio]\nstorage_driver = "vfs"\n')
+    with pytest.raises(ConfigureRefused, match="only overlay is read"):
+        tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), ()))
+
+
+def test_daemon_that_was_told_otherwise_is_not_overruled(tree: Tree) -> None:
+    tree.file("nri.toml", '[runtime]\nhandler = "mine"\n')
+    with pytest.raises(ConfigureRefused, match='it must say name = "cri-o"'):
+        tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), ()))
+    tree.file("nri.toml", '[runtime]\nname = "cri-o"\nhandler = "mine"\n')
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), ()))
+    assert "BEGIN" not in tree.place.daemon_config.read_text()
 
 
 def test_crio_before_the_filter_would_not_start_with_the_annotation(tree: Tree) -> None:

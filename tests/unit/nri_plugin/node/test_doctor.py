@@ -131,8 +131,23 @@ def test_handler_of_crio(tmp_path: Path) -> None:
     runtime = Crio(tmp_path / "crio.conf", tmp_path / "d")
     assert doctor.handler(runtime, "nri-restore").level == "fail"
     runtime.folder.mkdir()
-    (runtime.folder / "99.conf").write_text('[crio.runtime.runtimes.nri-restore]\nruntime_path = "/bin/sh"\n')
+    written = '[crio.runtime.runtimes.nri-restore]\nruntime_path = "/bin/sh"\n'
+    (runtime.folder / "99.conf").write_text(written)
+    assert "does not let org.criu.config through" in doctor.handler(runtime, "nri-restore").text
+    assert doctor.handler(replace(runtime, version=(1, 29)), "nri-restore").level == "ok"
+    (runtime.folder / "99.conf").write_text(f'{written}allowed_annotations = ["org.criu.config"]\n')
     assert doctor.handler(runtime, "nri-restore").level == "ok"
+
+
+def test_runtime_is_the_one_that_the_daemon_expects(config: Config, tmp_path: Path) -> None:
+    assert doctor.store(Containerd(), config).level == "ok"
+    found = doctor.store(Crio(), config)
+    assert (found.level, found.text) == ("fail", "cri-o runs here, the daemon expects containerd")
+    expected = replace(config.runtime, name="cri-o", storage=tmp_path, storage_run=tmp_path)
+    assert "has no" in doctor.store(Crio(), replace(config, runtime=expected)).text
+    (tmp_path / "overlay-images").mkdir()
+    (tmp_path / "overlay-containers").mkdir()
+    assert doctor.store(Crio(), replace(config, runtime=expected)).level == "ok"
 
 
 def test_daemon(config: Config, tmp_path: Path) -> None:
@@ -193,7 +208,7 @@ def test_check_that_cannot_be_made_is_a_failure_and_the_worst_counts(
 ) -> None:
     program("criu", "echo Version: 4.2")
     found = list(doctor.examine(replace(config)))
-    assert len(found) == 12
+    assert len(found) == 13
     assert doctor.worst(found) == 2
     assert doctor.worst([doctor.Finding("a", "ok", ""), doctor.Finding("b", "warn", "", "x")]) == 1
     assert all(each.fix for each in found if each.level != "ok")

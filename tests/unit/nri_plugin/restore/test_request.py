@@ -40,6 +40,25 @@ def refusal(sandbox: PodSandbox, asked: Container | None = None) -> Refused:
     return caught.value
 
 
+def test_crio_says_image_and_root_in_annotations_of_its_own() -> None:
+    own = {"io.kubernetes.cri-o.ImageRef": "a" * 64, "io.kubernetes.cri-o.MountPoint": "/storage/merged"}
+    request = request_of(pod(), container(**own), HANDLER, crio=True)
+    assert (request.image, request.rootfs) == (f"sha256:{'a' * 64}", "/storage/merged")
+
+
+def test_on_crio_annotations_that_a_pod_gave_its_container_mean_nothing() -> None:
+    """CRI-O passes all of a pod's annotations on, also those that are containerd's own."""
+    forged = {"restored": "true", "checkpointImage": "registry.example/secret:1"}
+    request = request_of(pod(), container(**forged), HANDLER, crio=True)
+    assert (request.image, request.native) == ("", False)
+
+
+def test_pod_cannot_say_which_options_criu_gets() -> None:
+    sandbox = pod()
+    sandbox.annotations["org.criu.config"] = "/proc/self/fd/0"
+    assert refusal(sandbox).reason == "AnnotationInvalid"
+
+
 def test_request_says_all_that_a_restore_needs() -> None:
     request = request_of(pod(), container(**{"io.kubernetes.container.restartCount": "3"}), HANDLER)
     assert request.container_id == "c" * 64

@@ -142,7 +142,7 @@ def test_image_with_one_file_called_as_a_checkpoints_is_ordinary(wrapper: Any) -
     assert wrapper.create().returncode == 0
 
 
-@pytest.mark.parametrize("key", ["nri-restore/checkpoint", "nri-restore/checkpoint.web"])
+@pytest.mark.parametrize("key", ["nri-restore/checkpoint", "nri-restore/checkpoint.web", "org.criu.config"])
 @pytest.mark.parametrize("indent", [None, "\t"])
 def test_annotated_container_does_not_start_unasked(wrapper: Any, key: str, indent: str | None) -> None:
     wrapper.configure(default="true")
@@ -150,6 +150,16 @@ def test_annotated_container_does_not_start_unasked(wrapper: Any, key: str, inde
     (wrapper.bundle / "config.json").write_text(json.dumps(document, indent=indent))
     assert wrapper.create().returncode == 1
     assert wrapper.calls == []
+
+
+@pytest.mark.parametrize("indent", [None, "\t"])
+def test_options_for_criu_that_are_ours_hold_no_container_up(wrapper: Any, indent: str | None) -> None:
+    wrapper.configure(default="true")
+    document = {"annotations": {"org.criu.config": f"{wrapper.plan}/criu.conf"}}
+    (wrapper.bundle / "config.json").write_text(
+        json.dumps(document, indent=indent, separators=(",", ": " if indent else ":"))
+    )
+    assert wrapper.create().returncode == 0
 
 
 def test_container_whose_files_are_not_found_does_not_start_unasked(wrapper: Any) -> None:

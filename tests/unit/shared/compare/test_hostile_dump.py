@@ -253,6 +253,7 @@ RULES = (
     Rule("mask writable", entry("/sys/firmware", flags=0, sb_flags=0), "MountTreeDiffers", "/sys/firmware"),
     Rule("sysctls writable", entry("/proc/sys", flags=0), "MountTreeDiffers", "/proc/sys"),
     Rule("shared with the node", entry("/etc/hosts", shared_id=3), "MountTreeDiffers", "shared with other namespaces"),
+    Rule("follows the node", entry("/etc/hosts", master_id=3), "MountTreeDiffers", "following another namespace's"),
     Rule("no terminal", mounted("/dev/console", fstype=5, source=b"tmpfs"), "MountTreeDiffers", "/dev/console"),
     Rule("cgroup of another kind", mounted("/sys/fs/cgroup/x", fstype=1), "MountTreeDiffers", "/sys/fs/cgroup/x"),
     # files

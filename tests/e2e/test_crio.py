@@ -1,0 +1,129 @@
+"""Restores on CRI-O, as far as they can be run without it; see tests/e2e/crio/runtime.py for what is played."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.contract import POD_CHECKPOINT, ImageFormat
+from shared.run import run
+from tests.e2e.conftest import WORKLOAD
+from tests.e2e.crio.runtime import Crio, CrioError, Running
+from tests.e2e.node.counter import CREATED, DELETED
+from tests.e2e.node.image import busybox_image
+from tests.e2e.node.machine import Machine
+from tests.e2e.node.network import Network
+from tests.e2e.node.places import CHECKOUT
+from tests.e2e.node.registry import Registry
+from tests.e2e.node.roots import base_root
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.restoring import KEEPS_NOTHING
+
+BASE = "crio/base:1"
+COMMAND = ("sh", "-c", WORKLOAD)
+
+
+@pytest.fixture(scope="session")
+def crio_node(network: Network, registry: Registry) -> Iterator[Crio]:
+    """Configured by ``nri-restore node configure``, with the daemon running."""
+    registry.push(busybox_image(base_root("containerd-1.7"), {"etc/changed": b"original\n"}), BASE)
+    with Machine("containerd-1.7", network, "crio") as machine, Crio(machine) as crio:
+        machine.path("/etc/nri-restore/config.toml").write_text(KEEPS_NOTHING)
+        crio.nri_restore("node", "configure", "crio")
+        crio.start_daemon()
+        yield crio
+
+
+@pytest.fixture
+def crio(crio_node: Crio) -> Iterator[Crio]:
+    yield crio_node
+    crio_node.remove_all()
+
+
+@pytest.fixture(scope="session")
+def archive(crio_node: Crio, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a container that ran under our handler."""
+    container = crio_node.create(crio_node.run_pod_sandbox("first"), pulled(crio_node, registry, BASE), *COMMAND)
+    crio_node.start(container)
+    wait_for(lambda: len(crio_node.log(container)) > 3, "the container to count")
+    path = tmp_path_factory.mktemp("crio") / "crio.tar"
+    path.write_bytes(crio_node.checkpoint(container))
+    crio_node.remove_all()
+    return path
+
+
+def pulled(crio: Crio, registry: Registry, name: str) -> str:
+    return crio.pull(f"{registry.address}/{name}")
+
+
+def built(registry: Registry, archive: Path, image_format: ImageFormat) -> str:
+    name = f"crio/counter:{image_format}"
+    words = ["build", archive, "-t", f"{registry.address}/{name}", "--format", image_format, "--push", "--plain-http"]
+    command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()", *words]
+    run([*command, "--base", f"{registry.address}/{BASE}"], timeout_s=60, env={"PYTHONPATH": str(CHECKOUT)})
+    return name
+
+
+def numbers(lines: list[str]) -> list[int]:
+    return [int(line) for line in lines if line.isdecimal()]
+
+
+def inside(crio: Crio, container: Running, *command: str) -> str:
+    return crio.oci("exec", container.id, *command)
+
+
+def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, archive: Path) -> None:
+    image = pulled(crio, registry, built(registry, archive, "layered"))
+    container = crio.create(crio.run_pod_sandbox("second"), image)
+    crio.start(container)
+    seen = len(numbers(crio.log(container)))
+    wait_for(lambda: len(numbers(crio.log(container))) > seen, "new numbers")
+    counted = numbers(crio.log(container))
+    assert counted == list(range(1, len(counted) + 1))
+    assert inside(crio, container, "hostname") == "second\n"
+    assert inside(crio, container, "cat", CREATED, "/etc/changed") == "made\nchanged\n"
+    assert inside(crio, container, "sh", "-c", f"ls -d {DELETED} /.nri-restore 2>&1 | grep -c 'No such'") == "2\n"
+    assert crio.machine.path(f"/run/nri-restore/{container.id}/restored").exists()
+    assert crio.stop(container) == 3
+    assert crio.log(container)[-1] == "bye"
+    crio.remove(container)
+    wait_for(lambda: not crio.machine.path(f"/run/nri-restore/{container.id}").exists(), "the plan to go")
+    assert not list(crio.machine.path("/run/nri-restore/views").iterdir())
+
+
+def test_archive_image_is_refused_with_what_to_do(crio: Crio, registry: Registry, archive: Path) -> None:
+    image = pulled(crio, registry, built(registry, archive, "archive"))
+    with pytest.raises(CrioError, match=r"LayeredImageNeeded: on CRI-O only layered .* --format layered"):
+        crio.create(crio.run_pod_sandbox("archive"), image)
+
+
+def test_annotation_is_refused_with_what_to_do(crio: Crio, registry: Registry) -> None:
+    sandbox = crio.run_pod_sandbox("annotated", **{POD_CHECKPOINT: f"{registry.address}/crio/counter:layered"})
+    with pytest.raises(CrioError, match="LayeredImageNeeded"):
+        crio.create(sandbox, pulled(crio, registry, BASE), *COMMAND)
+
+
+def test_what_crio_restores_by_itself_does_not_pass_unchecked(crio: Crio, registry: Registry, archive: Path) -> None:
+    folder = "/var/tmp/unpacked"
+    crio.machine.path("/var/tmp/crio.tar").write_bytes(archive.read_bytes())
+    crio.machine.sh(f"mkdir {folder}; tar -C {folder} -xf /var/tmp/crio.tar")
+    image = pulled(crio, registry, BASE)
+    container = crio.create(crio.run_pod_sandbox("itself"), image, *COMMAND, restores_from=folder)
+    with pytest.raises(CrioError, match="RestoredByRuntime: the runtime would restore this container by itself"):
+        crio.start(container)
+
+
+def test_handler_that_drops_our_annotation_is_named(crio: Crio, registry: Registry, archive: Path) -> None:
+    image = pulled(crio, registry, built(registry, archive, "layered"))
+    drop_in = crio.machine.path("/etc/crio/crio.conf.d/99-nri-restore.conf")
+    configured = drop_in.read_text()
+    drop_in.write_text(re.sub(r"allowed_annotations = .*\n", "", configured))
+    try:
+        with pytest.raises(CrioError, match=r"AnsweredTooLate: .*allowed_annotations of the handler must have"):
+            crio.create(crio.run_pod_sandbox("dropped"), image)
+    finally:
+        drop_in.write_text(configured)
