@@ -25,6 +25,8 @@ def main() -> int:
         files, benign = by_archive(ATTACKS), by_archive(TWINS)
         print(f"{len(files)} attacks by archive on kubectl restore build, {len(benign)} twins", flush=True)
         report.add(build_all(files, benign, archives, Path(name, "build")))
+    unheard = [each.name for each in twins if each.unheard]
+    print(f"{len(unheard)} of the twins carry what an attacker would write, to no effect: {'; '.join(unheard)}")
     for what in (*report.accepted, *report.effects, *report.twins_refused):
         print(what)
     print(f"{report.seconds:.1f} s, {report.slowest:.2f} s at most; {report.memory_bytes >> 20} MiB at most")

@@ -42,6 +42,8 @@ class Twin:
     pod: Mapping[str, Any] = field(default_factory=dict)
     """What the restoring pod's container has beside the victim's: fields of ContainerSpec."""
     route: Route = "image"
+    unheard: tuple[str, ...] = ()
+    """Texts of the archive that an attacker would hope to find in the live container's config.json."""
 
     def forge(self, forgery: Forgery) -> None:
         self.change(forgery)
@@ -74,11 +76,17 @@ def add(
     ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
 
 
-def twin(name: str, victim: Victim = "ordinary", proof: str = "", route: Route = "image") -> Callable[[Change], Change]:
+def twin(
+    name: str,
+    victim: Victim = "ordinary",
+    proof: str = "",
+    route: Route = "image",
+    unheard: tuple[str, ...] = (),
+) -> Callable[[Change], Change]:
     """Registers the function below as a benign twin."""
 
     def register(change: Change) -> Change:
-        TWINS.append(Twin(name, change, victim, proof, route=route))
+        TWINS.append(Twin(name, change, victim, proof, route=route, unheard=unheard))
         return change
 
     return register

@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 
 from tests.e2e.node.kubelet import Kubelet
 from tests.e2e.node.node import Node
-from tests.e2e.restoring import Taken, have, with_daemon
+from tests.e2e.restoring import KEEPS_NOTHING, Taken, have, with_daemon
 from tests.hostile.attack import Attack, Twin, Victim
 from tests.hostile.by_command import ByCommand
 from tests.hostile.node_checks import Condition, memory_bytes
 from tests.hostile.real_node import OURS, Battle, Tried, refused_as
+
+CONFIG = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json"
+"""What the OCI runtime was given."""
+REGISTRIES = [OURS.rstrip("/"), "localhost:5000"]
+"""Where forged images and the victims' base image are from."""
 
 
 @dataclass
@@ -56,7 +61,7 @@ def fight(
     report = Report(len(attacks), twins=len(twins))
     for taken in victims.values():
         have(node, taken.base)
-    with_daemon(node)
+    with_daemon(node, KEEPS_NOTHING + f"[policy]\nregistries = {REGISTRIES}\n")
     battle = Battle(Kubelet(node), victims)
     battle.prepare()
     try:
@@ -98,6 +103,9 @@ def _twin(battle: Battle, report: Report, twin: Twin, image: str, name: str) -> 
     try:
         seen = len(container.logs())
         container.wait_for(lambda each: len(each.logs()) > seen, "the counter to go on")
+        given = battle.node.path(CONFIG.format(container.id)).read_text()
+        if heard := [text for text in twin.unheard if text in given]:
+            report.twins_refused.append(f"{twin.name}: the live container was given {', '.join(heard)}")
         if twin.proof and (done := container.exec("sh", "-c", twin.proof)).exit_code:
             report.twins_refused.append(f"{twin.name}: {twin.proof} fails: {done.stderr or done.stdout}")
     except AssertionError as error:

@@ -43,6 +43,22 @@ add(
     _set("config.dump", "rootfsImageRef", to="registry.example/evil:latest"),
     by_node=True,
 )
+add(
+    "a base image from a registry that the node does not restore from",
+    "RegistryNotAllowed",
+    _set("config.dump", "rootfsImageRef", to=f"evil.example/busybox@sha256:{'a' * 64}"),
+    by_node=True,
+)
+
+
+@twin("a base image that the node has, by its digest, under another registry's name")
+def _elsewhere(forgery: Forgery) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["rootfsImageRef"] = "evil.example/busybox@" + config["rootfsImageRef"].partition("@")[2]
+
+    forgery.json("config.dump", change)
+
+
 add("a user that is no number", "MetadataMalformed", _set("spec.dump", "process", "user", "uid", to="0"))
 add("a user below zero", "MetadataMalformed", _set("spec.dump", "process", "user", "uid", to=-1))
 add("another user in the spec", "UserDiffers", _set("spec.dump", "process", "user", "uid", to=4711))
@@ -100,25 +116,29 @@ def _noted(notes: dict[str, str]) -> Change:
     return change
 
 
-@twin("devices of CDI that nobody injects (CVE-2026-53492)", proof="test ! -e /dev/kmsg")
+@twin(
+    "devices of CDI that nobody injects (CVE-2026-53492)",
+    proof="test ! -e /dev/kmsg",
+    unheard=("cdi.k8s.io/", "vendor.example", "nvidia.com"),
+)
 def _cdi(forgery: Forgery) -> None:
     _noted({"cdi.k8s.io/evil": "vendor.example/device=all", "cdi.k8s.io/more": "nvidia.com/gpu=all"})(forgery)
 
 
-@twin("hooks that nobody runs", proof="test ! -e /etc/hooked")
+@twin("hooks that nobody runs", proof="test ! -e /etc/hooked", unheard=('"hooks"', "hooked"))
 def _hooks(forgery: Forgery) -> None:
     hook = [{"path": "/bin/sh", "args": ["sh", "-c", "touch /etc/hooked"]}]
     for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"):
         _set("spec.dump", "hooks", kind, to=hook)(forgery)
 
 
-@twin("image names that nobody gives to an image (CVE-2026-50195)")
+@twin("image names that nobody gives to an image (CVE-2026-50195)", unheard=("pause:evil",))
 def _names(forgery: Forgery) -> None:
     forgery.json("config.dump", lambda config: config.update(rootfsImage="pause:evil", rootfsImageName="pause:evil"))
     _noted({"io.kubernetes.cri.image-name": "pause:evil", "org.opencontainers.image.ref.name": "pause:evil"})(forgery)
 
 
-@twin("annotations and environment that nobody follows", proof='test -z "$EVIL"')
+@twin("annotations and environment that nobody follows", proof='test -z "$EVIL"', unheard=("evil.conf", "EVIL=1"))
 def _followed(forgery: Forgery) -> None:
     _noted(
         {
