@@ -24,7 +24,7 @@ from kubectl_restore.image.oci_archive import ArchiveDestination
 from kubectl_restore.image.progress import Silent
 from kubectl_restore.image.registry_images import RegistryDestination
 from kubectl_restore.image.source import FileRange
-from nri_plugin.daemonset.places import CURRENT, PLACE
+from nri_plugin.daemonset.places import CURRENT, PLACE, TMPFILES
 from shared import oci
 from shared.compression import Compression
 from shared.run import run
@@ -52,6 +52,7 @@ def make_tree(base: Path, tree: Path) -> None:
     program.chmod(0o755)
     add_licences(base, tree)
     shutil.copyfile(ROOT / "packaging/copyright", tree / "copyright")
+    shutil.copyfile(ROOT / "packaging/systemd/nri-restore.tmpfiles", tree / TMPFILES.name)
 
 
 def name_of(tree: Path) -> str:

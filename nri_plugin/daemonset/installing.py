@@ -15,7 +15,7 @@ from nri_plugin import cli
 from nri_plugin.config import DEFAULT_PATH, load
 from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset.entering import enter_node, kept
-from nri_plugin.daemonset.places import CURRENT, FILES, PLACE
+from nri_plugin.daemonset.places import CURRENT, FILES, PLACE, TMPFILES
 from nri_plugin.node.in_use import refuse_in_use
 from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree
@@ -32,6 +32,8 @@ def install(tree: Path) -> None:
     for other in _trees():
         if other.name != tree.name:
             shutil.rmtree(other)
+    if TMPFILES.parent.is_dir():
+        shutil.copyfile(CURRENT / TMPFILES.name, TMPFILES)
     cli.configure(etc=files, restart=True)
 
 
@@ -77,6 +79,7 @@ def uninstall() -> None:
     delete_tree(config.paths.plans)
     if config.paths.state.is_dir():
         delete_tree(config.paths.state)
+    TMPFILES.unlink(missing_ok=True)
     CURRENT.unlink(missing_ok=True)
     for tree in _trees():
         shutil.rmtree(tree)

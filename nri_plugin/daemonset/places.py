@@ -11,3 +11,5 @@ CURRENT: Final = PLACE / "current"
 configuration and plans of restored containers name stays."""
 FILES: Final = Path("/etc/nri-restore")
 """In the container: what is to be in the same folder of the node."""
+TMPFILES: Final = Path("/etc/tmpfiles.d/nri-restore.conf")
+"""On the node, from the file of that name in the tree: systemd drops old logs of failed restores by it."""

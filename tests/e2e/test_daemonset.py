@@ -132,7 +132,10 @@ def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     doctor = node.run([PROGRAM, "node", "doctor", "-o", "json"], check=False, timeout_s=60)
     assert [each for each in json.loads(doctor.stdout) if each["level"] == "fail"] == []
 
+    assert "/var/log/nri-restore 0700 root root 30d" in node.sh("systemd-tmpfiles --cat-config")
+
     checkpoint = images.of(taken, "archive")
+    have(node, checkpoint)
     container = resumed(kubelet, taken, checkpoint, "annotation", "restored")
     container.wait_for(lambda each: len(printed(each)) > len(taken.logged) + 1, "new numbers")
     assert printed(container) == list(range(1, len(printed(container)) + 1))

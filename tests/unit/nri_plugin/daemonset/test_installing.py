@@ -23,6 +23,7 @@ class Node:
         self.place.mkdir()
         monkeypatch.setattr(installing, "PLACE", self.place)
         monkeypatch.setattr(installing, "CURRENT", self.place / "current")
+        monkeypatch.setattr(installing, "TMPFILES", root / "tmpfiles.d/nri-restore.conf")
         monkeypatch.setattr(installing, "enter_node", lambda: None)
         monkeypatch.setattr(installing.cli, "configure", lambda **words: self.configured.append("configure"))
         monkeypatch.setattr(installing.cli, "unconfigure", lambda **words: self.configured.append("unconfigure"))
