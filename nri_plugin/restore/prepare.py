@@ -371,7 +371,7 @@ def write_plan(
     config = node.config
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
-    plan.write("criu.conf", options.criu_config(request, opened.dump))
+    plan.write("criu.conf", options.criu_config(request, opened.dump, live.masked_paths))
     plan.write("argv", "".join(f"{word}\n" for word in options.arguments(node.views.images(opened.image.digest), work)))
     plan.write("namespaces", "".join(f"{ns.type} {options.lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):

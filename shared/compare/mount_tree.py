@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from shared.compare.mount_options import foreign_option, lost_flag, too_large
-from shared.compare.paths import MASK, is_bind, is_read_only, spelt_once, where
+from shared.compare.paths import is_bind, is_mask, is_read_only, spelt_once, where
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
@@ -39,7 +39,7 @@ def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
             continue
         why = _never(entry, mounts.get(path), live)
         if not why and entry.external is not None:
-            why = _external(entry, path, mounts)
+            why = _external(entry, path, mounts, live)
         elif not why and not (may_mount and entry.fstype in _HARMLESS and entry.root == "/"):
             why = _made(entry, path, mounts.get(path), live)
         if why:
@@ -86,9 +86,9 @@ def _follows(asked: Mount | None) -> bool:
     return asked is not None and is_bind(asked.type, asked.options) and not PROPAGATION.intersection(asked.options)
 
 
-def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount]) -> str:
+def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount], live: RuntimeSpec) -> str:
     """A key is resolved to the live mount of that destination, wherever the dump wants it."""
-    if entry.external == MASK:
+    if is_mask(entry, live):
         return "" if path.startswith(("/proc/", "/sys/")) else "as a mask, where the pod's container has none"
     if path.startswith(f"{CGROUPS}/"):
         if entry.external != entry.mountpoint or entry.fstype != "cgroup":

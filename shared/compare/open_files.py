@@ -13,7 +13,7 @@ from typing import Final
 
 from shared.compare.devices import RUNTIME_DEVICES
 from shared.compare.mount_tree import uncovered
-from shared.compare.paths import MASK, spelt_once, where
+from shared.compare.paths import is_mask, spelt_once, where
 from shared.compare.sockets import socket_refusals
 from shared.compare.timers import timer_refusals
 from shared.criu.dump import Dump
@@ -44,7 +44,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     RootDirectoryDiffers."""
     masked, read_only = tuple(map(where, live.masked_paths)), tuple(map(where, live.readonly_paths))
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
-    masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if mount.external == MASK}
+    masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if is_mask(mount, live)}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
     processes = {str(task.pid) for task in dump.tasks} | {"self", "thread-self"}
     places = _Places(dump)

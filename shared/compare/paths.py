@@ -6,8 +6,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from shared.criu.mounts import MountEntry
+from shared.spec import RuntimeSpec
+
 MASK = "/dev/null"
 """runc covers a masked file with it (libcontainer/rootfs_linux.go maskPaths)."""
+
+
+def is_mask(mount: MountEntry, live: RuntimeSpec) -> bool:
+    """A covered file of /proc or /sys: handed in by runc under one name for all, by crun under the path of each.
+
+    Source: crun src/libcrun/criu.c (register_masked_paths_mounts).
+    """
+    return mount.external == MASK or (mount.external == mount.mountpoint and mount.mountpoint in live.masked_paths)
 
 
 def is_bind(type_: str, options: Sequence[str]) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from shared.contract import POD_CHECKPOINT, ImageFormat
 from shared.run import run
 from tests.e2e.conftest import WORKLOAD
-from tests.e2e.crio.runtime import Crio, CrioError, Running
+from tests.e2e.crio.runtime import Crio, CrioError, Running, Wrapped
 from tests.e2e.node.counter import CREATED, DELETED
 from tests.e2e.node.image import busybox_image
 from tests.e2e.node.machine import Machine
@@ -33,7 +36,7 @@ def crio_node(network: Network, registry: Registry) -> Iterator[Crio]:
     registry.push(busybox_image(base_root("containerd-1.7"), {"etc/changed": b"original\n"}), BASE)
     with Machine("containerd-1.7", network, "crio") as machine, Crio(machine) as crio:
         machine.path("/etc/nri-restore/config.toml").write_text(KEEPS_NOTHING)
-        crio.nri_restore("node", "configure", "crio")
+        crio.configure("runc")
         crio.start_daemon()
         yield crio
 
@@ -46,13 +49,17 @@ def crio(crio_node: Crio) -> Iterator[Crio]:
 
 @pytest.fixture(scope="session")
 def archive(crio_node: Crio, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a container that ran under our handler."""
-    container = crio_node.create(crio_node.run_pod_sandbox("first"), pulled(crio_node, registry, BASE), *COMMAND)
-    crio_node.start(container)
-    wait_for(lambda: len(crio_node.log(container)) > 3, "the container to count")
-    path = tmp_path_factory.mktemp("crio") / "crio.tar"
-    path.write_bytes(crio_node.checkpoint(container))
-    crio_node.remove_all()
+    return taken(crio_node, registry, tmp_path_factory.mktemp("crio"))
+
+
+def taken(crio: Crio, registry: Registry, folder: Path) -> Path:
+    """A checkpoint of a container that ran under our handler."""
+    container = crio.create(crio.run_pod_sandbox("first"), pulled(crio, registry, BASE), *COMMAND)
+    crio.start(container)
+    wait_for(lambda: len(crio.log(container)) > 3, "the container to count")
+    path = folder / "crio.tar"
+    path.write_bytes(crio.checkpoint(container))
+    crio.remove_all()
     return path
 
 
@@ -76,8 +83,10 @@ def inside(crio: Crio, container: Running, *command: str) -> str:
     return crio.oci("exec", container.id, *command)
 
 
-def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, archive: Path) -> None:
-    image = pulled(crio, registry, built(registry, archive, "layered"))
+@pytest.mark.parametrize("wrapped", ["crun", "runc"])
+def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, tmp_path: Path, wrapped: Wrapped) -> None:
+    crio.configure(wrapped)
+    image = pulled(crio, registry, built(registry, taken(crio, registry, tmp_path), "layered"))
     container = crio.create(crio.run_pod_sandbox("second"), image)
     crio.start(container)
     seen = len(numbers(crio.log(container)))
@@ -88,6 +97,8 @@ def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, ar
     assert inside(crio, container, "cat", CREATED, "/etc/changed") == "made\nchanged\n"
     assert inside(crio, container, "sh", "-c", f"ls -d {DELETED} /.nri-restore 2>&1 | grep -c 'No such'") == "2\n"
     assert crio.machine.path(f"/run/nri-restore/{container.id}/restored").exists()
+    with tarfile.open(fileobj=io.BytesIO(crio.checkpoint(container))) as again:
+        assert again.getmember("checkpoint/inventory.img").size > 0
     assert crio.stop(container) == 3
     assert crio.log(container)[-1] == "bye"
     crio.remove(container)
@@ -127,3 +138,11 @@ def test_handler_that_drops_our_annotation_is_named(crio: Crio, registry: Regist
             crio.create(crio.run_pod_sandbox("dropped"), image)
     finally:
         drop_in.write_text(configured)
+
+
+def test_doctor_finds_crio_and_its_store(crio: Crio) -> None:
+    crio.machine.spawn(["bash", "-c", "exec -a /usr/local/bin/crio sleep 100"], "/var/log/crio.log")
+    wait_for(lambda: "\n/usr/local/bin/crio" in crio.machine.sh("ps -eo args"), "a process called crio")
+    found = {each["check"]: each for each in json.loads(crio.nri_restore("node", "doctor", "-o", "json", check=False))}
+    assert [found[name]["level"] for name in ("runtime", "handler", "nri")] == ["ok"] * 3, found
+    assert found["runtime"]["text"] == "cri-o"

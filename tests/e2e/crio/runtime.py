@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from google.protobuf.message import Message
 
@@ -48,11 +48,12 @@ VERSION: Final = "1.35.1"
 DROP_INS: Final = "/etc/crio/crio.conf.d"
 PACKAGED: Final = """\
 [crio.runtime]
-default_runtime = "runc"
-[crio.runtime.runtimes.runc]
-runtime_root = "/run/runc"
+default_runtime = "{0}"
+[crio.runtime.runtimes.{0}]
+runtime_root = "/run/{0}"
 monitor_path = "/usr/bin/conmon"
 """
+Wrapped = Literal["runc", "crun"]
 STORAGE: Final = "/var/lib/containers/storage"
 RUN: Final = "/run/containers/storage"
 MONITOR: Final = "/opt/nri-restore/checkout/tests/e2e/crio/monitor.py"
@@ -119,7 +120,6 @@ class Crio:
             f"mkdir -p {DROP_INS} /run/nri /run/crio/exits /run/netns /run/ipcns /run/utsns /var/log/pods; "
             f"printf '#!/bin/sh\\necho crio version {VERSION}\\n' >/usr/local/bin/crio; chmod 755 /usr/local/bin/crio"
         )
-        self.machine.path(f"{DROP_INS}/10-crio.conf").write_text(PACKAGED)
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._nri = FakeRuntime(self.machine.path("/run/nri/nri.sock"), self._serve)
@@ -142,6 +142,11 @@ class Crio:
         """Output of the node's ``nri-restore``."""
         command = ["/usr/bin/python3", "-m", "nri_plugin.cli", *words]
         return self.machine.run(command, env={"PYTHONPATH": PYTHON_PATH}, check=check).stdout
+
+    def configure(self, wrapped: Wrapped) -> None:
+        """Makes this CRI-O's default runtime, as its packages would, and has the handler wrap it."""
+        self.machine.path(f"{DROP_INS}/10-crio.conf").write_text(PACKAGED.format(wrapped))
+        self.nri_restore("node", "configure", "crio")
 
     def start_daemon(self) -> None:
         self.daemon = self.machine.spawn(

@@ -253,6 +253,12 @@ RULES = (
     Rule("mask writable", entry("/sys/firmware", flags=0, sb_flags=0), "MountTreeDiffers", "/sys/firmware"),
     Rule("sysctls writable", entry("/proc/sys", flags=0), "MountTreeDiffers", "/proc/sys"),
     Rule("shared with the node", entry("/etc/hosts", shared_id=3), "MountTreeDiffers", "shared with other namespaces"),
+    Rule(
+        "mask named as crun does, where none is",
+        mounted("/proc/uptime", fstype=5, source=b"tmpfs", root=b"/null", ext_key=b"/proc/uptime"),
+        "MountTreeDiffers",
+        "tmpfs /proc/uptime",
+    ),
     Rule("follows the node", entry("/etc/hosts", master_id=3), "MountTreeDiffers", "following another namespace's"),
     Rule("no terminal", mounted("/dev/console", fstype=5, source=b"tmpfs"), "MountTreeDiffers", "/dev/console"),
     Rule("cgroup of another kind", mounted("/sys/fs/cgroup/x", fstype=1), "MountTreeDiffers", "/sys/fs/cgroup/x"),
@@ -480,6 +486,22 @@ def test_mounts_are_shared_where_the_pod_mounts_something_bidirectionally() -> N
     entry("/etc/hosts", shared_id=3)(made)
     live = replace(spec(Security()), rootfs_propagation="rshared")
     check_dump(read(made), live, live, PodIdentity())
+
+
+def test_mount_follows_the_nodes_where_the_pod_says_nothing_else() -> None:
+    """CRI-O's own bind mounts name no propagation, and runc makes them slaves of what they show."""
+    made = synthetic_dump(Security())
+    entry("/etc/hosts", master_id=3)(made)
+    hosts, *others = sorted(spec(Security()).mounts, key=lambda mount: mount.destination != "/etc/hosts")
+    live = replace(spec(Security()), mounts=(replace(hosts, options=("bind", "ro")), *others))
+    check_dump(read(made), live, live, PodIdentity())
+
+
+def test_masked_file_may_be_named_as_crun_does() -> None:
+    made = synthetic_dump(Security())
+    entry("/proc/keys", ext_key=b"/proc/keys")(made)
+    regular("/proc/keys", mode=stat.S_IFCHR | 0o666, mount=made.mount("/proc/keys").mnt_id)(made)
+    check_dump(read(made), spec(Security()), spec(Security()), PodIdentity())
 
 
 def test_masked_file_that_was_opened_through_its_mask_is_not_refused() -> None:
