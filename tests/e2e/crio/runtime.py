@@ -44,7 +44,7 @@ from tests.e2e.node.program import Program
 from tests.e2e.node.waiting import wait_for
 from tests.unit.nri_plugin.nri.fake_runtime import FakeRuntime, Plugin, handshake
 
-VERSION: Final = "1.35.1"
+VERSION: Final = "1.37.0"
 DROP_INS: Final = "/etc/crio/crio.conf.d"
 PACKAGED: Final = """\
 [crio.runtime]

@@ -564,6 +564,22 @@ def test_failed_restore_becomes_a_start_where_the_pod_wants_that(wrapper: Any) -
     assert (wrapper.plan / "why").read_text().startswith("CriuFailed: ")
 
 
+def test_start_in_place_of_a_restore_shows_no_checkpoint(wrapper: Any) -> None:
+    (wrapper.bundle / "rootfs/.nri-restore/checkpoint").mkdir(parents=True)
+    wrapper.prepare("ok", **{"start-on-failure": "", "remove": ""})
+    wrapper.behaves("status=1")
+    assert wrapper.create().returncode == 0
+    assert list((wrapper.bundle / "rootfs").iterdir()) == []
+
+
+def test_root_that_is_not_in_the_bundle(wrapper: Any, tmp_path: Path) -> None:
+    """CRI-O mounts it where its storage is."""
+    (tmp_path / "merged/.nri-restore").mkdir(parents=True)
+    wrapper.prepare("ok", remove="", rootfs=f"{tmp_path}/merged\n")
+    assert wrapper.create().returncode == 0
+    assert list((tmp_path / "merged").iterdir()) == []
+
+
 def test_stopped_pod_is_not_started_in_place_of_a_restore(wrapper: Any) -> None:
     wrapper.prepare("ok", **{"start-on-failure": ""})
     wrapper.behaves(f": >{wrapper.plan}/cancelled\nstatus=1")
