@@ -11,7 +11,7 @@ from tests.e2e.node.node import Node
 
 FOLDERS = ("/etc", "/root", "/home", "/usr/local", "/var/spool", "/srv", "/boot", "/dev")
 """Where an attack would leave something; what a node itself writes while it runs is elsewhere."""
-_OWN = ("files: /var/lib/kubelet/pods/", "files: /var/log/pods/")
+_OWN = ("/var/lib/kubelet/pods/", "/var/log/pods/")
 """Termination logs and log folders that the tests' kubelet makes before it asks the runtime for anything."""
 SETTLED_S = 90
 """containerd collects garbage for 2 % of the time at most (pause_threshold): on a busy machine that is not often."""
@@ -37,12 +37,8 @@ class Condition:
 
     def effects(self, node: Node) -> list[str]:
         """What is different now, once the runtime has cleaned up after itself."""
-        found = [
-            f"{kind}: {entry}"
-            for kind, entries in settled(node, self.inventory, timeout_s=SETTLED_S).items()
-            for entry in entries
-        ]
-        found = [each for each in found if not each.startswith(_OWN)]
+        left = settled(node, self.inventory, timeout_s=SETTLED_S, without=_OWN)
+        found = [f"{kind}: {entry}" for kind, entries in left.items() for entry in entries]
         # The index of the tests' own import belongs to nothing, and is collected.
         gone = node.inventory().missing(self.inventory, ignoring=("content",))
         for kind, entries in gone.items():

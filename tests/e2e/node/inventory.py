@@ -135,15 +135,24 @@ def _files(node: Node) -> list[str]:
 
 
 def settled(
-    node: Node, before: Inventory, *, timeout_s: float = 15, ignoring: Iterable[str] = (), every_s: float = 0.2
+    node: Node,
+    before: Inventory,
+    *,
+    timeout_s: float = 15,
+    ignoring: Iterable[str] = (),
+    without: tuple[str, ...] = (),
+    every_s: float = 0.2,
 ) -> dict[str, list[str]]:
     """What is left beyond ``before`` once nothing more goes away; empty as soon as nothing is left.
 
-    containerd collects snapshots and content a moment after their owner went.
+    containerd collects snapshots and content a moment after their owner went. Files whose paths start as one of
+    ``without`` may stay.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         left = node.inventory().beyond(before, ignoring=ignoring)
+        left["files"] = [path for path in left.get("files", ()) if not path.startswith(without)]
+        left = {kind: entries for kind, entries in left.items() if entries}
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(every_s)
