@@ -22,10 +22,9 @@ $(VENV)/.ready: pyproject.toml
 demo: setup ## restore a checkpointed counter on a containerd 1.7 node; ARCHIVE=file takes yours
 	@$(BIN)/python -m tests.e2e.demo $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(BASE),--base '$(BASE)')
 
-test: setup ## every test: unit, then real nodes
-	@$(BIN)/pytest tests/unit tests/fuzz
-	@$(BIN)/pytest tests/e2e
-	@$(BIN)/pytest tests/hostile
+# Each of the two has nodes of its own; the longest files come first, so that both end at the same time.
+test: setup ## every test, on real nodes too; two files at a time
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/hostile tests/e2e tests/fuzz tests/unit
 
 hostile: setup ## forge checkpoints in hundreds of ways and restore them on a real node; the last line has the figures
 	@$(BIN)/python -m tests.hostile
