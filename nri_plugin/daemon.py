@@ -178,6 +178,13 @@ async def serve(config: Config, config_path: Path, version: str) -> None:
     def connected(runtime: Runtime) -> None:
         version = ".".join(map(str, runtime.nri))
         notifier.status(f"connected to {runtime.name} {runtime.version}, NRI {version}")
+        if runtime.name != config.runtime.name:
+            log.error(
+                'this is %s, and restores will fail: [runtime] of %s must say name = "%s"',
+                runtime.name,
+                config_path,
+                runtime.name,
+            )
 
     def lost(error: RestoreError | None) -> None:
         notifier.status(f"not connected to the runtime: {error or 'it ended the connection'}")

@@ -59,7 +59,9 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
     if runtime.version >= FILTERS_SINCE:
         allowed = [str(each) for each in copied.get("allowed_annotations", []) if each != CRIU_CONFIG]
         entry["allowed_annotations"] = [*allowed, CRIU_CONFIG]
-    words = [*lines(["crio", "nri"], {"enable_nri": True}), ""]
+    said = table(whole, "crio", "nri")
+    on = {"enable_nri": True, **({"nri_disable_connections": False} if said.get("nri_disable_connections") else {})}
+    words = [*lines(["crio", "nri"], on), ""]
     if default:
         later = [each for each in sorted(runtime.folder.glob("*")) if each.name > DROP_IN]
         for path in later:
@@ -69,11 +71,10 @@ def edit(runtime: Crio, text_of: Reader, *, wrapper: str, wraps: str | None = No
                 )
         words += [*lines(["crio", "runtime"], {"default_runtime": HANDLER}), ""]
     words += lines(["crio", "runtime", "runtimes", HANDLER], entry)
-    nri = table(whole, "crio", "nri").get("nri_listen")
     socket = table(whole, "crio", "api").get("listen") or DEFAULT_SOCKET
     return Edited(
         {runtime.folder / DROP_IN: block("\n".join(words) + "\n")},
-        str(copied.get("runtime_path") or name), str(socket), nri, default=default,
+        str(copied.get("runtime_path") or name), str(socket), said.get("nri_listen"), default=default,
         runtime={"name": "cri-o", **places(runtime, text_of, table(whole, "crio"))},
     )  # fmt: skip
 

@@ -289,6 +289,13 @@ def test_daemon_that_was_told_otherwise_is_not_overruled(tree: Tree) -> None:
     assert "BEGIN" not in tree.place.daemon_config.read_text()
 
 
+def test_crio_that_lets_no_plugin_connect_is_told_to(tree: Tree) -> None:
+    tree.file("crio.conf", "[crio.nri]\nnri_disable_connections = true\nenable_nri = false\n")
+    tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 35), ()))
+    written = tomllib.loads((tree.root / "d/99-nri-restore.conf").read_text())
+    assert written["crio"]["nri"] == {"enable_nri": True, "nri_disable_connections": False}
+
+
 def test_crio_before_the_filter_would_not_start_with_the_annotation(tree: Tree) -> None:
     tree.configure(Crio(tree.root / "crio.conf", tree.root / "d", (1, 29)))
     assert "allowed_annotations" not in (tree.root / "d/99-nri-restore.conf").read_text()
