@@ -73,12 +73,13 @@ def add_licences(root: Path, tree: Path) -> None:
 def compile_all(tree: Path, home: Path) -> None:
     """Compiles every module as it will be found in ``home``, by the tree's own Python."""
     (loader,) = (tree / "lib").glob("ld-linux*")
-    words = ["-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    words = ["-B", "-s", "-P", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     run(
         [loader, "--library-path", tree / "lib", tree / "bin/python3", *words, "-s", tree, "-p", home, tree / "lib",
          tree / "site-packages"],
         timeout_s=300,
-        env={"PYTHONHOME": str(tree)},
+        # The order of a set's members, which compiled modules hold, is the same each time.
+        env={"PYTHONHOME": str(tree), "PYTHONHASHSEED": "0"},
     )  # fmt: skip
 
 

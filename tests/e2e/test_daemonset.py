@@ -32,6 +32,7 @@ from tests.e2e.pod_manifests import planned
 from tests.e2e.restoring import Images, Taken, have, local, resumed
 from tests.e2e.test_package import everything, store
 from tests.e2e.test_package import taken as taken  # a fixture
+from tools.image import name_of
 
 Object = dict[str, Any]
 PROGRAM = "/opt/nri-restore/current/bin/nri-restore"
@@ -144,6 +145,7 @@ def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     # What an upgrade finds: a tree of another name.
     first.end(kubelet)
     tree = node.path("/opt/nri-restore/current").readlink().name
+    assert name_of(node.path(f"/opt/nri-restore/{tree}")) == tree, "whole, and what runs writes nothing there"
     node.sh(f"cd /opt/nri-restore && mv {tree} 0.0.9-old && ln -sfn 0.0.9-old current")
     second = DaemonPod(kubelet, "base", image, {"config.toml": "[cache]\nunused = 4\n"})
     code, said = second.initialised()
