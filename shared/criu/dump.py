@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, RemapFilePathEntry, SeccompEntry
+from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry, SeccompEntry
 from shared.criu.images import ImageDirectory, Kind, damaged
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.mounts import MountEntry, read_mounts
@@ -75,6 +78,8 @@ class Dump:
     """Size of all pages images."""
     terminals: Mapping[int, int] = field(default_factory=dict)
     """Kind of each terminal by id (read_terminals)."""
+    wide_page_counts: bool = False
+    """Whether the root's page map counts pages in 64 bits, as CRIU writes it since 4.2."""
     filters: tuple[SeccompFilter, ...] = ()
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
 
@@ -146,6 +151,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         images=names,
         terminals=read_terminals(images),
         filters=filters,
+        wide_page_counts=_wide_page_counts(images, tasks[0].pid),
         memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
 
@@ -158,6 +164,17 @@ def _seccomp_filters(images: ImageDirectory) -> tuple[SeccompFilter, ...]:
         for entry in images.entries(Kind.SECCOMP, SeccompEntry)
         for each in entry.seccomp_filters
     )
+
+
+def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
+    if Kind.PAGEMAP.file(pid) not in images:
+        return False
+    try:
+        # The first message names the pages image.
+        runs = [PagemapEntry.FromString(each) for each in islice(images.stream(Kind.PAGEMAP, pid), 1, 2)]
+    except DecodeError as error:
+        raise damaged(images.path(Kind.PAGEMAP.file(pid)), "has a message that does not decode") from error
+    return any(run.HasField("nr_pages") for run in runs)
 
 
 def _ghosts(images: ImageDirectory) -> tuple[GhostFile, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from shared.criu.dump import Dump
@@ -19,13 +19,21 @@ _FEATURES: Final = {
 }
 """What a dump may hold, and the first kernel that has it (time_namespaces(7), pidfd_open(2), memfd_create(2))."""
 
+_READ_SINCE: Final[tuple[tuple[Callable[[Dump], bool], tuple[int, int], str], ...]] = (
+    # Earlier ones read 0 pages for every run (images/pagemap.proto, 4.2; checkpoint-restore/criu#2847).
+    (lambda dump: dump.wide_page_counts, (4, 2), "page counts of 64 bits"),
+    # Earlier ones end with "Unknown file type" (images/fdinfo.proto, 4.1; criu/files.c).
+    (lambda dump: any(file.kind == "pidfd" for file in dump.files), (4, 1), "descriptors of processes"),
+)
+"""What not every CRIU that restores containers knows, and the first release that does."""
+
 
 def check_platform(dump: Dump, host: DumpHost, criu_version: str | None, machine: NodeFacts) -> Iterator[Finding]:
     """``criu_version``: of the CRIU that dumped; ``machine`` is one with Linux."""
     yield _architecture(dump, machine)
     yield from _kernel(dump, host, machine)
     yield from _cgroups(dump, machine)
-    yield _criu(criu_version, machine)
+    yield _criu(dump, criu_version, machine)
     yield from _lsm(dump, machine)
 
 
@@ -118,22 +126,40 @@ def _cgroups(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:
         )
 
 
-def _criu(needed: str | None, machine: NodeFacts) -> Finding:
+def _criu(dump: Dump, needed: str | None, machine: NodeFacts) -> Finding:
+    """A later CRIU reads what an earlier one wrote, never the other way round; no pair of releases is an exception.
+
+    Source: criu's images/*.proto of every release from 3.10 to 4.2: none has a required field, in a message that was
+    there before, that the one before did not write.
+    """
     if machine.criu_missing:
         return finding("CriuMissing", "machine", f"{machine.name} has no criu; install it there")
     if machine.criu_version is None:
         return finding("CriuUnknown", "machine", f"which CRIU {machine.name} has is not known")
-    if needed is None:
-        sentence = f"{machine.name} has CRIU {machine.criu_version}; the checkpoint does not record which one took it"
-        return finding("CriuNotRecorded", "machine", f"{sentence}: it must not be a later one")
-    if (version_numbers(machine.criu_version) or (0, 0)) < (version_numbers(needed) or (0, 0)):
+    here = version_numbers(machine.criu_version) or (0, 0)
+    if needed is not None and here < (version_numbers(needed) or (0, 0)):
         return finding(
             "CriuTooOld",
             "machine",
             f"the checkpoint was made by CRIU {needed}, {machine.name} has {machine.criu_version}; install CRIU "
             f"{needed} or later there",
         )
+    for (major, minor), what in misread(dump):
+        if here < (major, minor):
+            sentence = f"the dump has {what}, which CRIU before {major}.{minor} misreads or does not know"
+            least = f"install CRIU {major}.{minor} or later there"
+            return finding("CriuTooOld", "machine", f"{sentence}; {machine.name} has {machine.criu_version}, {least}")
+    if needed is None:
+        sentence = f"{machine.name} has CRIU {machine.criu_version}; the checkpoint does not record which one took it"
+        return finding("CriuNotRecorded", "machine", f"{sentence}: it must not be a later one")
     return finding("CriuNewEnough", "machine", f"made by CRIU {needed}, {machine.name} has {machine.criu_version}")
+
+
+def misread(dump: Dump) -> Iterator[tuple[tuple[int, int], str]]:
+    """What a dump says of itself, whatever its log says or leaves out: the first release that reads it, and why."""
+    for holds, first, what in _READ_SINCE:
+        if holds(dump):
+            yield first, what
 
 
 def _lsm(dump: Dump, machine: NodeFacts) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -63,6 +64,46 @@ def test_checkpoint_without_a_log_restores_as_far_as_one_can_see(examined: Exami
     report = examined(files)
     assert {"KernelUnknown", "CriuNotRecorded"} <= codes(report)
     assert report.verdict == "would restore"
+
+
+def narrow() -> SyntheticDump:
+    """A dump whose page maps are as CRIU wrote them before 4.2."""
+    dump = SyntheticDump.of_processes()
+    for name, messages in dump.images.items():
+        if name.startswith("pagemap-"):
+            (run,) = messages[1:]
+            assert isinstance(run, pb.PagemapEntry)
+            messages[1] = pb.PagemapEntry(vaddr=run.vaddr, compat_nr_pages=run.nr_pages, flags=run.flags)
+    return dump
+
+
+@pytest.mark.parametrize("log", [None, b"(00.0) Version: 4.0 (gitid 0)\n"], ids=["no log", "a log that lies"])
+@pytest.mark.parametrize(
+    ("made", "criu", "code"),
+    [
+        (SyntheticDump.of_processes, "4.1.1", "CriuTooOld"),
+        (SyntheticDump.of_processes, "4.2", None),
+        (narrow, "4.1.1", None),
+    ],
+)
+def test_images_say_which_criu_reads_them(
+    examined: Examine, log: bytes | None, made: Callable[[], SyntheticDump], criu: str, code: str | None
+) -> None:
+    files = with_log(log or b"", made())
+    if log is None:
+        del files["dump.log"]
+    found = codes(examined(files, criu_version=criu))
+    assert (code or ("CriuNotRecorded" if log is None else "CriuNewEnough")) in found
+    assert ("CriuTooOld" in found) is (code is not None)
+
+
+@pytest.mark.parametrize(("criu", "fails"), [("4.0", True), ("4.1", False)])
+def test_descriptor_of_a_process_needs_its_criu(examined: Examine, criu: str, fails: bool) -> None:
+    dump = narrow()
+    dump.images["files.img"].append(pb.FileEntry(type=20, id=99, pidfd=pb.PidfdEntry()))
+    files = with_log(b"", dump)
+    del files["dump.log"]
+    assert ("CriuTooOld" in codes(examined(files, criu_version=criu))) is fails
 
 
 @pytest.mark.parametrize(("kernel", "fails"), [("5.5.0", True), ("5.6.0", False)])
