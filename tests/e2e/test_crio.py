@@ -140,6 +140,26 @@ def test_handler_that_drops_our_annotation_is_named(crio: Crio, registry: Regist
         drop_in.write_text(configured)
 
 
+def test_nothing_starts_while_the_daemon_is_away_and_what_runs_is_still_known_afterwards(
+    crio: Crio, registry: Registry, archive: Path
+) -> None:
+    image = pulled(crio, registry, built(registry, archive, "layered"))
+    container = crio.create(crio.run_pod_sandbox("stays"), image)
+    crio.start(container)
+    assert crio.daemon
+    crio.daemon.stop()
+    with pytest.raises(CrioError, match="NotPrepared: the nri-restore daemon was not asked"):
+        crio.create(crio.run_pod_sandbox("refused"), image)
+    crio.start_daemon()
+    seen = len(crio.log(container))
+    wait_for(lambda: len(crio.log(container)) > seen, "new numbers")
+    plan = crio.machine.path(f"/run/nri-restore/{container.id}")
+    assert (plan / "restored").exists()
+    crio.stop(container)
+    crio.remove(container)
+    wait_for(lambda: not plan.exists(), "the plan to go")
+
+
 def test_doctor_finds_crio_and_its_store(crio: Crio) -> None:
     crio.machine.spawn(["bash", "-c", "exec -a /usr/local/bin/crio sleep 100"], "/var/log/crio.log")
     wait_for(lambda: "\n/usr/local/bin/crio" in crio.machine.sh("ps -eo args"), "a process called crio")

@@ -381,8 +381,7 @@ class Crio:
         )
 
     def _event(self, event: int, container: Running) -> None:
-        (plugin,) = self._connected
-        if plugin.events & 1 << (event - 1):
+        if any(plugin.events & 1 << (event - 1) for plugin in self._connected):
             with self._lock:
                 message = self._message(container)
                 if event == Event.STOP_CONTAINER:
@@ -391,8 +390,10 @@ class Crio:
                     self._call("StateChange", StateChangeEvent(event=event, pod=container.pod, container=message))
 
     def _call(self, method: str, message: Message) -> Response:
-        (plugin,) = self._connected
-        return self._soon(plugin.call(method, message))
+        for plugin in self._connected:
+            answer: Response = self._soon(plugin.call(method, message))
+            return answer
+        return Response()  # without a plugin nothing is adjusted
 
     def _soon(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
