@@ -114,7 +114,9 @@ def _written(document: Any, container: str, name: str, wanted: Wanted) -> Writte
         return Written(made, fit(made, made["spec"]["containers"][0]["name"], wanted, known=False))
     chosen = choose_container(document, container, wanted.checkpoint.container_name).name
     if document["kind"] in {kind for kind, _, _ in KINDS.values()}:
-        document.setdefault("metadata", {}).setdefault("namespace", "default")
+        if not document.setdefault("metadata", {}).get("name"):
+            raise RestoreError("PodManifestInvalid", f"the {document['kind']} has no metadata.name")
+        document["metadata"].setdefault("namespace", "default")
         return restoring(document, chosen, wanted)
     if document["kind"] != "Pod":
         raise RestoreError("PodManifestInvalid", f"a {document['kind']} has no patch here; give a pod or a Deployment")

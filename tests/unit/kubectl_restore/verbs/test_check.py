@@ -157,7 +157,7 @@ def test_pod_of_the_cluster(run: Run, archive: Path, api: KubeApi) -> None:
         ("- 1\n", "kind"),
         ("!!python/object/apply:os.system [id]\n", "not YAML"),
         ("kind: Pod\nspec: {containers: [{name: a}, {name: b}]}\n", "a, b"),
-        ("kind: Pod\nspec: 5\n", "none"),
+        ("kind: Pod\nspec: 5\n", "spec is 5, not a mapping"),
         ("\x00", "not YAML"),
         ("# " + "x" * (4 << 20), "more than 4 MiB"),
     ],
