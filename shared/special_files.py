@@ -16,13 +16,15 @@ from shared.errors import CheckpointInvalid
 from shared.member_names import quoted
 from shared.tar import EVERY, MemberWalk, TarMember, TarStream
 
+Kind = Literal["character device", "block device", "file", "symbolic link"]
+
 
 @dataclass(frozen=True, slots=True)
 class SpecialFile:
-    """A device node, or a program with the setuid or setgid bit or with capabilities."""
+    """A device node, a program with the setuid or setgid bit or with capabilities, or a link."""
 
     path: str
-    kind: Literal["character device", "block device", "file"]
+    kind: Kind
     major: int
     minor: int
     mode: int
@@ -35,7 +37,7 @@ class SpecialFile:
 def special_files(
     stream: TarStream, archive: str, top: str, *, limit_bytes: int, too_large: str, links: bool = True
 ) -> Iterator[SpecialFile]:
-    """Every special file of an archive that would be unpacked at ``top``.
+    """Every special file of an archive that would be unpacked at ``top``; symbolic links unless ``links`` is false.
 
     Raises CheckpointInvalid: ``too_large`` when the members claim more than ``limit_bytes``, TmpfsLink for a hard link
     to anything but an earlier file of the archive (unless ``links`` is false), and what walking a tar archive raises.
@@ -50,14 +52,14 @@ def special_files(
             _check_link(member, files, archive)
         if member.kind not in ("symbolic link", "directory"):
             files.add(member.name)
-        if found := _special(member, top):
+        if (found := _special(member, top)) and (links or found.kind != "symbolic link"):
             yield found
 
 
 def _special(member: TarMember, top: str) -> SpecialFile | None:
     raising = member.capabilities or member.mode & (stat.S_ISUID | stat.S_ISGID)
-    if member.kind == "character device" or member.kind == "block device":
-        kind: Literal["character device", "block device", "file"] = member.kind
+    if member.kind == "character device" or member.kind == "block device" or member.kind == "symbolic link":
+        kind: Kind = member.kind
     elif member.kind == "file" and raising:
         kind = "file"
     else:

@@ -39,15 +39,16 @@ def refusals(
 
     ``special``: of the archives that would be unpacked as root. What is put right instead of refused: corrections.py.
     """
-    nodes = [each for each in special if each.kind != "file"]
+    nodes = [each for each in special if each.kind in ("character device", "block device")]
     programs = [each for each in special if each.kind == "file"]
+    links = frozenset(each.path for each in special if each.kind == "symbolic link")
     return itertools.chain(
         image_refusals(dump),
         namespace_refusals(dump, live),
         credential_refusals(dump, dumped, live, identity),
         mount_tree_refusals(dump, live),
         access_refusals(dump, live),
-        open_file_refusals(dump, live),
+        open_file_refusals(dump, live, links),
         device_refusals(dump, nodes, live),
         setuid_refusals(dump, programs, live),
     )

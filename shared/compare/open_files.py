@@ -13,11 +13,12 @@ from typing import Final
 
 from shared.compare.devices import RUNTIME_DEVICES
 from shared.compare.mount_tree import uncovered
-from shared.compare.paths import is_mask, spelt_once, where
+from shared.compare.paths import is_mask, where
+from shared.compare.places import foreign, place_refusals
 from shared.compare.sockets import socket_refusals
 from shared.compare.timers import timer_refusals
 from shared.criu.dump import Dump
-from shared.criu.open_files import NOT_RECORDED, NamespaceFile, OpenFile, RegularFile, Terminal
+from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
 from shared.spec import RuntimeSpec
 
@@ -39,52 +40,27 @@ _PROC_LINKS: Final = frozenset({"root", "cwd", "fd", "map_files"})
 """Entries of /proc/<pid> that lead elsewhere."""
 
 
-def open_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
+def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozenset()) -> Iterator[Refused]:
     """FileExceeds naming what is open, ProtectedPathOpen naming the path, DeviceExceeds, SocketExceeds, and
-    RootDirectoryDiffers."""
+    RootDirectoryDiffers. ``links``: of the tmpfs mounts that CRIU fills."""
     masked, read_only = tuple(map(where, live.masked_paths)), tuple(map(where, live.readonly_paths))
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if is_mask(mount, live)}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
     processes = {str(task.pid) for task in dump.tasks} | {"self", "thread-self"}
-    places = _Places(dump)
     for file in dump.files:
         yield from _kind(file, dump, live)
         if (
             isinstance(file, RegularFile) and (file.mount, file.path) not in masks
         ):  # whoever opens a masked file gets the mask
+            yield from _once(file)
             yield from _path(file, masked, read_only)
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
-            yield from places.refusals(file, live)
-    yield from itertools.chain(socket_refusals(dump, live), timer_refusals(dump, live), _roots(dump, live))
-
-
-class _Places:
-    """Whether files lie where their mounts say.
-
-    CRIU opens a file by its path alone and follows links on the way (criu/files-reg.c, do_open_reg): with a link in the
-    container's own files, a path that looks harmless may lead to /proc. A path that the kernel told has no link in it,
-    and lies on the innermost mount there. Nobody but who may mount has others.
-    """
-
-    def __init__(self, dump: Dump) -> None:
-        self._mounts = {mount.id: mount for mount in dump.mounts}
-        self._points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
-
-    def refusals(self, file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
-        if file.mount == NOT_RECORDED or "CAP_SYS_ADMIN" in live.capabilities.bounding:
-            return
-        mount = self._mounts.get(file.mount)
-        if mount is None or self._innermost(mount.namespace, file.path) != spelt_once(mount.mountpoint):
-            yield _foreign(f"{file.path}, a file on another mount than the one there,")
-
-    def _innermost(self, namespace: int, path: str) -> str:
-        path = spelt_once(path)
-        while path != "/" and (namespace, path) not in self._points:
-            path = path.rpartition("/")[0] or "/"
-        return path
+    yield from itertools.chain(
+        place_refusals(dump, live, links), socket_refusals(dump, live), timer_refusals(dump, live), _roots(dump, live)
+    )
 
 
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
@@ -93,12 +69,12 @@ def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     if needed and needed not in rights and not (needed == "CAP_BPF" and "CAP_SYS_ADMIN" in rights):
         yield _needs(what, needed)
     if file.kind == "ext" or file.kind.startswith("unknown-") or (isinstance(file, RegularFile) and file.external):
-        yield _foreign("a file of the node")
+        yield foreign("a file of the node")
     if isinstance(file, NamespaceFile):
         outside = set(dump.inventory.ids.namespaces)
         own = {number for task in dump.tasks for number in task.ids.namespaces} - outside
         if file.namespace not in own and not privileged(live):
-            yield _foreign("a namespace of the node")
+            yield foreign("a namespace of the node")
     if isinstance(file, Terminal) and not privileged(live):
         kind = dump.terminals.get(file.info)
         if kind not in (_PSEUDO_TERMINAL, _CONTROLLING):
@@ -117,11 +93,14 @@ def _needs(what: str, capability: str) -> Refused:
     )
 
 
-def _foreign(what: str) -> Refused:
-    return Refused(
-        "FileExceeds",
-        f"the checkpoint has {what} open that does not belong to the container; such a file cannot be restored",
-    )
+def _once(file: RegularFile) -> Iterator[Refused]:
+    """The kernel forgets how a file was made (fs/open.c, do_dentry_open); CRIU would do that again, as root."""
+    if file.flags & (os.O_CREAT | os.O_EXCL | os.O_TRUNC):
+        yield Refused(
+            "FileExceeds",
+            f"the checkpoint would create or empty {file.path} when it opens it, which no file that was open says; "
+            "take a new checkpoint",
+        )
 
 
 def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) -> Iterator[Refused]:
@@ -137,7 +116,7 @@ def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) ->
     parts = path.split("/")
     if len(parts) > 4 and parts[1] == "proc" and _PROC_LINKS.intersection(parts[3:-1]):
         # As root and through another process' links, which the kernel checks when they are opened, not when used.
-        yield _foreign(f"{file.path}, a file by way of a process' links,")
+        yield foreign(f"{file.path}, a file by way of a process' links,")
 
 
 def _folder(file: RegularFile, uncovered_paths: Sequence[str]) -> Iterator[Refused]:

@@ -113,7 +113,11 @@ def test_file_that_is_open_for_writing_is_refused_before_criu_runs(
 def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
     node: Node, daemon: Program, kubelet: Kubelet, holding: Taken, images: Images, checkpoints: Path
 ) -> None:
-    """The checkpoint says that it lies on another volume, so that only the kernel finds it on this one."""
+    """The checkpoint says that it lies on another volume, so that only the kernel finds it on this one.
+
+    Believed of a container that may mount alone.
+    """
+    may_mount = {"add_capabilities": ("SYS_ADMIN",)}
     forgery = Forgery(holding.archive)
     (held,) = (each.reg for each in forgery.opened if each.reg.name == b"/held/file")
     held.mnt_id = forgery.mount("/data").mnt_id
@@ -123,11 +127,12 @@ def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
     node.sh(f"mkdir -p {_ON_NODE}; : > {_ON_NODE}/file")
     have(node, holding.base, image)
     before = node.inventory()
-    writable = create(kubelet, forged, image)
+    writable = create(kubelet, forged, image, **may_mount)
     writable.start()
     assert may_write(writable, "/data"), "it restores where the pod has the volume writable"
     kubelet.remove_all()
-    container = create(kubelet, forged, image, mounts=(DATA, SETTINGS, replace(HELD, read_only=True)))
+    read_only = (DATA, SETTINGS, replace(HELD, read_only=True))
+    container = create(kubelet, forged, image, mounts=read_only, **may_mount)
     with pytest.raises(CriError, match="WritableFileOpen: the pod asks for /held read-only") as failure:
         container.start()
     assert failure.value.details.count("WritableFileOpen") == 1

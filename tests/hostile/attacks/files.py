@@ -6,11 +6,13 @@ import os
 import socket
 import stat
 import struct
+import tarfile
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
 from tests.hostile.attack import Change, add, attack, twin
 from tests.hostile.forgery import Forgery, messages_of
+from tests.support.checkpoints import member
 
 CHR, BLK = stat.S_IFCHR | 0o666, stat.S_IFBLK | 0o660
 
@@ -48,6 +50,16 @@ for _name, _mode in (
         add(f"{_name} open, said to be nothing in particular", "FileExceeds", _path(_name, None, os.O_RDWR))
 for _name, _flags in (("kcore", os.O_RDONLY), ("sys/kernel/core_pattern", os.O_WRONLY), ("self/fd", os.O_RDONLY)):
     add(f"/proc/{_name} by a link in the root", "FileExceeds", _linked(f"/a/{_name}", _flags))
+
+
+def _linked_in_tmpfs(forgery: Forgery) -> None:
+    forgery.tmpfs("/dev", [member("./a", kind=tarfile.SYMTYPE, linkname="/proc")])
+    forgery.open_path("/dev/a/sys/kernel/core_pattern", flags=os.O_WRONLY)
+
+
+for _flag in (os.O_CREAT, os.O_TRUNC):
+    add(f"a file opened with the flag {_flag:#o}", "FileExceeds", _path("/etc/passwd", flags=os.O_RDONLY | _flag))
+add("/proc/sys/kernel/core_pattern by a link in a tmpfs", "FileExceeds", _linked_in_tmpfs)
 add("a file of the node", "FileExceeds", _path("/etc/shadow", ext=True))
 add("a path upwards", "ImagePath", _path("/a/../../etc/shadow"))
 add("a relative path", "ImagePath", _path("etc/shadow"))

@@ -106,7 +106,7 @@ def _volume(forgery: Forgery) -> None:
 @attack("a file of a read-only volume open for writing", "WritableFileOpen", "mounted")
 def _held(forgery: Forgery) -> None:
     forgery.mount("/read").flags &= ~RDONLY
-    forgery.open_path("/read/x", flags=os.O_WRONLY | os.O_CREAT, mnt_id=forgery.mount("/read").mnt_id)
+    forgery.open_path("/read/x", flags=os.O_WRONLY, mnt_id=forgery.mount("/read").mnt_id)
 
 
 @attack("a read-only volume writable at another's place", REASON, "mounted")

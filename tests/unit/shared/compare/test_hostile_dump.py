@@ -285,6 +285,8 @@ RULES = (
     Rule("foreign file", opened(16), "FileExceeds", "of the node"),
     Rule("foreign regular file", regular("/x", ext=True), "FileExceeds", "of the node"),
     Rule("unknown kind", opened(99), "FileExceeds", "of the node"),
+    Rule("emptied when it is opened", regular("/etc/passwd", flags=os.O_TRUNC), "FileExceeds", "create or empty"),
+    Rule("made when it is opened", regular("/etc/x", flags=os.O_RDWR | os.O_CREAT), "FileExceeds", "create or empty"),
     Rule("by a link in the root", on_the_mount_at("/proc", "/a/kcore"), "FileExceeds", "on another mount"),
     Rule("by a link below a mount", on_the_mount_at("/dev", "/proc/meminfo"), "FileExceeds", "on another mount"),
     Rule("spelt with a second slash", on_the_mount_at("/proc", "//a//proc/kcore"), "FileExceeds", "on another mount"),

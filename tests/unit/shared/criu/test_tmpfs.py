@@ -29,7 +29,7 @@ def node(name: str, major: int, minor: int, kind: bytes = tarfile.CHRTYPE) -> Me
 
 def nodes(dump: SyntheticDump, dumped: Dumped) -> tuple[SpecialFile, ...]:
     files = dumped(dump)
-    return tuple(each for each in read_tmpfs(files, read_dump(files).mounts) if each.kind != "file")
+    return tuple(each for each in read_tmpfs(files, read_dump(files).mounts) if "device" in each.kind)
 
 
 def with_image(name: str, content: bytes) -> SyntheticDump:
@@ -50,6 +50,14 @@ def test_device_nodes_with_their_place_in_the_container(dumped: Dumped) -> None:
         SpecialFile("/dev/null", "character device", 1, 3, 0o666, 0, 0, capabilities=False),
         SpecialFile("/dev/sda", "block device", 8, 0, 0o666, 0, 0, capabilities=False),
     )
+
+
+def test_links_with_their_place_in_the_container(dumped: Dumped) -> None:
+    content = image(member("./stdin", kind=tarfile.SYMTYPE, linkname="/proc/self/fd/0"), member("./x", b"text"))
+    files = dumped(with_image("tmpfs-dev-65.tar.gz.img", content))
+    assert [(each.kind, each.path) for each in read_tmpfs(files, read_dump(files).mounts)] == [
+        ("symbolic link", "/dev/stdin")
+    ]
 
 
 def test_image_named_by_its_mount(dumped: Dumped) -> None:
@@ -90,7 +98,7 @@ def test_huge_image_is_refused(dumped: Dumped, monkeypatch: pytest.MonkeyPatch, 
 def test_real_checkpoints_have_the_default_devices(sample: Path) -> None:
     with open_checkpoint(sample) as files:
         found = read_tmpfs(files, read_dump(files).mounts)
-    assert {(entry.path, entry.major, entry.minor) for entry in found} == {
+    assert {(entry.path, entry.major, entry.minor) for entry in found if "device" in entry.kind} == {
         ("/dev/null", 1, 3),
         ("/dev/zero", 1, 5),
         ("/dev/full", 1, 7),

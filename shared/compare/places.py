@@ -1,0 +1,68 @@
+"""Whether the files that processes have open lie where the dump says.
+
+CRIU opens a file by its path alone, as root, and follows links on the way (criu/files-reg.c, do_open_reg). With a link
+in the container's own files, a path that looks harmless may lead to a masked file before it is covered again, or by way
+of /proc/self/fd to what CRIU itself has open of the node. A path that the kernel told has no link in it, and lies on
+the innermost mount there. Who may mount (CAP_SYS_ADMIN) may have others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from pathlib import PurePosixPath
+
+from shared.compare.paths import spelt_once
+from shared.criu.dump import Dump
+from shared.criu.open_files import NOT_RECORDED, RegularFile
+from shared.errors import Refused
+from shared.spec import RuntimeSpec
+
+
+def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[Refused]:
+    """FileExceeds. ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files."""
+    if may_mount(live):
+        return
+    mounts = {mount.id: mount for mount in dump.mounts}
+    points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
+    known = {spelt_once(link) for link in links}
+    for file in _files(dump):
+        path = spelt_once(file.path)
+        if known and any(each in known for each in (path, *map(str, PurePosixPath(path).parents))):
+            yield foreign(f"{file.path}, by way of a link,")
+        if file.mount == NOT_RECORDED:  # counts as of the root, where it must be then
+            continue
+        mount = mounts.get(file.mount)
+        if mount is None or _innermost(points, mount.namespace, path) != spelt_once(mount.mountpoint):
+            yield foreign(f"{file.path}, a file on another mount than the one there,")
+
+
+def to_look_at(dump: Dump, live: RuntimeSpec, *, root_unseen: bool) -> tuple[str, ...]:
+    """Paths of all files where CRIU opens some in what may have got links since: a volume, or an unseen root.
+
+    Only what it has opened then tells where they lie. Empty where there is nothing to look at.
+    """
+    volumes = {mount.id: spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None}
+    files = _files(dump)
+    below = any(file.mount in volumes and spelt_once(file.path) != volumes[file.mount] for file in files)
+    return tuple(sorted({file.path for file in files})) if (below or root_unseen) and not may_mount(live) else ()
+
+
+def may_mount(live: RuntimeSpec) -> bool:
+    return "CAP_SYS_ADMIN" in live.capabilities.bounding
+
+
+def foreign(what: str) -> Refused:
+    return Refused(
+        "FileExceeds",
+        f"the checkpoint has {what} open that does not belong to the container; such a file cannot be restored",
+    )
+
+
+def _files(dump: Dump) -> list[RegularFile]:
+    return [file for file in dump.files if isinstance(file, RegularFile)]
+
+
+def _innermost(points: Set[tuple[int, str]], namespace: int, path: str) -> str:
+    while path != "/" and (namespace, path) not in points:
+        path = path.rpartition("/")[0] or "/"
+    return path
