@@ -62,6 +62,17 @@ def login(tmp_path: Path) -> Callable[[str, str], Path]:
 ARCHIVE = ("--format", "archive", "--plain-http")
 
 
+def test_a_registry_for_everybody(registry: Registry, push: Push, login: Callable[..., Path]) -> None:
+    """Nor does a login for another registry get in the way."""
+    with serving(Service(registry.machine, 5100)) as service:
+        status, said = push(service.host, *ARCHIVE)
+        assert status == 0, said
+        assert ("PUT", "/v2/ck/manifests/1", 201) in service.requests()
+        status, said = push(service.host, *ARCHIVE, "--authfile", login("elsewhere.example"))
+        assert status == 0, said
+        assert not [path for _, path, answer in service.requests() if answer in (401, 403)]
+
+
 def test_a_registry_with_passwords(registry: Registry, push: Push, login: Callable[..., Path]) -> None:
     with serving(basic(registry.machine, 5101)) as service:
         status, said = push(service.host, *ARCHIVE)
