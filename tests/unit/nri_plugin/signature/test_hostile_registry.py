@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 
 import pytest
 
@@ -15,30 +12,7 @@ from nri_plugin.signature.registry import Repository
 from shared.errors import Unavailable
 from shared.oci import parse_reference
 from tests.fuzz.bounds import bounded
-
-
-@contextmanager
-def registry(challenge: str, token: object) -> Iterator[str]:
-    """Wants a token for everything, by ``challenge`` with the registry's own address for ``{}``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.path.startswith("/token")
-            self.send_response(200 if asked else 401)
-            self.send_header("WWW-Authenticate", challenge.replace("{}", base))
-            body = json.dumps({"token": token}).encode() if asked else b""
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        base = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield base
-        server.shutdown()
+from tests.unit.nri_plugin.signature.registry_of import registry_of
 
 
 @pytest.mark.parametrize(
@@ -52,7 +26,11 @@ def registry(challenge: str, token: object) -> Iterator[str]:
     ],
 )
 def test_odd_challenges_and_tokens_leave_the_signature_unavailable(challenge: str, token: object) -> None:
-    with registry(challenge, token) as base, bounded(cpu_s=5), pytest.raises(Unavailable) as refusal:
+    def answer(base: str, path: str, headers: Message) -> tuple[int, str, bytes]:
+        asked = path.startswith("/token")
+        return (200 if asked else 401), challenge.replace("{}", base), json.dumps({"token": token}).encode() * asked
+
+    with registry_of(answer) as base, bounded(cpu_s=5), pytest.raises(Unavailable) as refusal:
         Repository(parse_reference("registry.example/a:1"), [Host(f"{base}/v2")]).manifest("sha256-0.sig")
     assert refusal.value.reason == "SignatureUnavailable"
     assert str(refusal.value).isprintable()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 
 import pytest
 
@@ -15,6 +12,7 @@ from nri_plugin.signature.registry import Repository
 from shared.errors import Unavailable
 from shared.oci import digest_of, parse_reference
 from tests.support.fake_registry import TLS, FakeRegistry
+from tests.unit.nri_plugin.signature.registry_of import registry_of
 
 CONTENT = b'{"schemaVersion": 2}'
 REFERENCE = parse_reference("registry.example/team/app:1")
@@ -33,36 +31,19 @@ def unavailable(repository: Repository, target: str = "x") -> str:
     return error.value.sentence
 
 
-@contextmanager
-def for_anybody_with_a_token() -> Iterator[tuple[Host, list[str]]]:
-    """A registry as Docker Hub is one, and the addresses asked of it, marked where it was given the host's header."""
+def test_token_is_asked_for_once_as_anybody_without_what_is_for_the_registry() -> None:
+    """By a registry as Docker Hub is one, given a header of the host's."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path + " with header" * ("X-Secret" in self.headers))
-            token = self.path.startswith("/token")
-            good = token or self.headers.get("Authorization") == "Bearer anybody"
-            body = json.dumps({"token": "anybody"}).encode() if token else CONTENT if good else b""
-            self.send_response(200 if good else 401)
-            self.send_header("WWW-Authenticate", f'Bearer realm="{address}/token",service="here"')
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(base: str, path: str, headers: Message) -> tuple[int, str, bytes]:
+        asked.append(path + " with header" * ("X-Secret" in headers))
+        challenge = f'Bearer realm="{base}/token",service="here"'
+        if path.startswith("/token"):
+            return 200, challenge, json.dumps({"token": "anybody"}).encode()
+        return (200, challenge, CONTENT) if headers["Authorization"] == "Bearer anybody" else (401, challenge, b"")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        address = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield Host(f"{address}/v2", headers={"X-Secret": "x"}), asked
-        server.shutdown()
-
-
-def test_token_is_asked_for_once_as_anybody_without_what_is_for_the_registry() -> None:
-    with for_anybody_with_a_token() as (host, asked):
-        reading = repository(host)
+    with registry_of(answer) as base:
+        reading = repository(Host(f"{base}/v2", headers={"X-Secret": "x"}))
         assert reading.manifest("1") == reading.manifest("2") == CONTENT
     tokens = [each for each in asked if each.startswith("/token")]
     assert tokens == ["/token?service=here&scope=repository%3Ateam%2Fapp%3Apull"]
