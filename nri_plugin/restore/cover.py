@@ -3,8 +3,10 @@
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
 cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
 itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
-status 1. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no package. Nothing
-of the container is run or trusted: what covers is made outside, paths are walked without following links.
+status 1. ``opened``: where there are such entries, no process may have any other file open, nor one of these that is
+not the one at its path; one that is is printed first of all, with exit status 3. Run by restore-runc while the
+processes are stopped; stands alone: restore-runc knows no package. Nothing of the container is run or trusted: what
+covers is made outside, paths are walked without following links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2); numbers: the same on every machine.
@@ -18,6 +20,7 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
@@ -43,7 +46,7 @@ def call(number: int, *arguments: object) -> int:
 def opened(path: str) -> int:
     """A descriptor of ``path`` in the container; raises OSError, also where a link is on the way."""
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
-    return call(OPENAT2, HERE, path.encode(), how, ctypes.c_size_t(len(how)))
+    return call(OPENAT2, HERE, os.fsencode(path), how, ctypes.c_size_t(len(how)))
 
 
 def nothing() -> int:
@@ -85,14 +88,65 @@ def set_access(how: str, path: str) -> None:
         raise
 
 
+def tree(pid: int) -> Iterator[int]:
+    """The process and all below it."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from tree(int(child))
+
+
+def open_files(pid: int) -> Iterator[tuple[str, str]]:
+    """Link below /proc, and the path it shows, of all that the processes have open, mapped, or work in."""
+    for process in tree(pid):
+        folder = Path("/proc", str(process))
+        if (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            continue
+        links = (folder / "cwd", folder / "root", folder / "exe")
+        for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
+            shown = str(link.readlink())
+            if shown.startswith("/") and not shown.endswith(" (deleted)"):
+                yield str(link)[len("/proc/") :], shown
+
+
+def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -> str | None:
+    """The first path that is none of those, or shows another file than the link below ``proc`` does."""
+    there: dict[str, tuple[int, int]] = {}
+    for link, shown in links:
+        if os.fsencode(shown).decode(errors="backslashreplace") not in expected:
+            return shown
+        if shown not in there:
+            try:
+                descriptor = opened(shown)
+            except OSError:
+                return shown
+            there[shown] = identity(os.fstat(descriptor))
+            os.close(descriptor)
+        if identity(os.stat(link, dir_fd=proc)) != there[shown]:
+            return shown
+    return None
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def main(pid: int, file: str) -> None:
     wanted = [entry.split(" ", 1) for entry in Path(file).read_text().split("\0")[:-1]]
+    expected = {path for how, path in wanted if how == "opened"}
+    links = list(open_files(pid)) if expected else []
+    proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
     folders = [nothing() for how, _ in wanted if how == "masked"]
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     if _libc.setns(namespace, 0x00020000):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if found := elsewhere(links, expected, proc):
+        print(found)
+        sys.exit(3)
     for how, path in wanted:
+        if how == "opened":
+            continue
         if how in ("ro", "rro", "rw"):
             set_access(how, path)
             continue

@@ -22,7 +22,7 @@
 | start-on-failure | there when a failed restore becomes an ordinary start                                  |
 | adjust     | limits restored processes would exceed: ``oom_score_adj N``, ``nofile SOFT:HARD`` … a line |
 | root-mode  | permission bits that the root directory had, in octal, where they are unusual               |
-| cover, python | what to put right in the mount tree (cover.py); the Python and the program that do it      |
+| cover, python | what to look at and put right in the mount tree (cover.py); the Python and the program for it |
 | stopped    | pids (in the container) that were stopped when dumped                                        |
 | keep       | directory that restore.log is copied to                                                      |
 | work/      | CRIU's work directory                                                                        |

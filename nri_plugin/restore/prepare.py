@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -28,6 +28,7 @@ from shared import contract
 from shared.compare import check_command, pod_identity
 from shared.compare.corrections import Corrections, corrections
 from shared.compare.mounts import check_mounts
+from shared.compare.places import to_look_at
 from shared.criu.dump_host import read_dump_host
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.spec import RuntimeSpec, parse_spec
@@ -382,7 +383,8 @@ def write_plan(
         plan.write("adjust", limits)
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
-    if changes := mount_changes(found):
+    unsure = to_look_at(opened.dump, live, root_unseen=request.native)
+    if changes := mount_changes(found, unsure):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")
@@ -412,9 +414,13 @@ def adjustments(found: Corrections) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def mount_changes(found: Corrections) -> str:
-    """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte, which no path has."""
-    lines = [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
+def mount_changes(found: Corrections, opened: Sequence[str]) -> str:
+    """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte, which no path has.
+
+    ``opened``: what processes may have open, where that is to be looked at before.
+    """
+    lines = [f"opened {path}" for path in opened]
+    lines += [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
     lines += [f"{each.access} {each.path}" for each in found.access]
     return "".join(f"{line}\0" for line in lines)
 

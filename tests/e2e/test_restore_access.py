@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -137,5 +138,27 @@ def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
         container.start()
     assert failure.value.details.count("WritableFileOpen") == 1
     assert not container.log()[len(forged.logged) :]
+    kubelet.remove_all()
+    assert settled(node, before) == {}
+
+
+def test_link_on_a_volume_is_not_followed_to_what_the_pod_may_not_open(
+    node: Node, daemon: Program, kubelet: Kubelet, holding: Taken, images: Images, checkpoints: Path
+) -> None:
+    """Only what CRIU has opened tells: the pod, or another one, may change the volume at any time."""
+    forgery = Forgery(holding.archive)
+    forgery.drop_mount("/proc/sys")  # which is put back once the processes are there
+    opened = forgery.open_path("/held/link/sys/kernel/core_pattern", flags=os.O_WRONLY)
+    assert opened.reg.mnt_id == forgery.mount("/held").mnt_id
+    forged = replace(holding, archive=checkpoints / "linked.tar")
+    forged.archive.write_bytes(forgery.tar())
+    image = images.of(forged, "archive")
+    node.sh(f"mkdir -p {_ON_NODE}; : > {_ON_NODE}/file; ln -sfn /proc {_ON_NODE}/link")
+    have(node, holding.base, image)
+    before = node.inventory()
+    container = create(kubelet, forged, image)
+    with pytest.raises(CriError, match="FileExceeds: the checkpoint has /proc/sys/kernel/core_pattern open") as failure:
+        container.start()
+    assert failure.value.details.count("FileExceeds") == 1
     kubelet.remove_all()
     assert settled(node, before) == {}
