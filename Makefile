@@ -51,10 +51,15 @@ docs: setup ## rewrite what docs/ takes from the commands
 protos: setup ## compile the .proto files
 	@$(BIN)/python tools/protos.py
 
-package: setup ## build sdist, wheel, deb, rpm and krew archives into dist/; RELEASES=URL: where krew finds them
-	@command -v rpmbuild strip dpkg-deb >/dev/null || { echo "package: apt-get install rpm binutils dpkg" >&2; exit 1; }
+PACKAGE_TOOLS := rpmbuild rpmlint lintian x86_64-linux-gnu-strip aarch64-linux-gnu-strip
+
+package: setup ## build sdist, wheel, deb, rpm and krew archives into dist/, and check them; RELEASES=URL: where krew finds them
+	@for each in $(PACKAGE_TOOLS); do command -v $$each >/dev/null || { echo "package: there is no $$each:" \
+		"apt-get install rpm rpmlint lintian binutils-x86-64-linux-gnu binutils-aarch64-linux-gnu" >&2; exit 1; }; done
 	@$(BIN)/python -m build --quiet --outdir dist
-	@$(BIN)/python -m tools.package
+	@$(BIN)/python -m tools.package --architecture amd64 --architecture arm64
+	@lintian --allow-root --fail-on error dist/*.deb
+	@rpmlint -c packaging/rpm/rpmlint.toml dist/*.rpm >dist/rpmlint.log || { grep ' E: ' dist/rpmlint.log; exit 1; }
 	@$(BIN)/python -m tools.krew $(if $(RELEASES),--releases '$(RELEASES)')
 
 image: setup ## build the daemon's container image into dist/; PUSH=REFERENCE pushes it there instead

@@ -138,15 +138,17 @@ def unconfigure(
     from nri_plugin.node.in_use import refuse_in_use
     from nri_plugin.node.leftovers import drop_leftovers
 
-    refuse_in_use(load(setting.DAEMON_CONFIG))
+    daemon_config = load(setting.DAEMON_CONFIG)
+    refuse_in_use(daemon_config)
     record = changes.Record.load(setting.RECORD)
     wanted = changes.revert(record)
-
-    def write() -> None:
+    if not dry_run:
         try:
-            drop_leftovers(load(setting.DAEMON_CONFIG))
+            drop_leftovers(daemon_config)
         except RestoreError as error:
             typer.echo(f"not dropped: what the daemon keeps in the runtime ({error})", err=True)
+
+    def write() -> None:
         for path, text in wanted.items():
             changes.write(path, text)
         changes.forget(record)

@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 DEB_COMPRESSION = {"small": ["-Zxz"], "fast": ["-Zgzip", "-z1"]}
 RPM_COMPRESSION = {"small": "w6.xzdio", "fast": "w1.gzdio"}
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+RPM_WORDS = {
+    "postinst": 'set -- configure "$([ "$1" = 1 ] || echo old)"',
+    # The older package's scriptlet comes last on an upgrade, when all is the newer one's.
+    "prerm": '[ "$1" = 0 ] || exit 0\nset -- remove',
+    "postrm": 'set -- "$([ "$1" = 0 ] && echo remove || echo upgrade)"',
+}
+"""What the deb's scripts are called with, from the number of packages that an rpm's scriptlet is given."""
+DESCRIPTION = """\
+An unmodified container runtime resumes checkpointed containers,
+processes and memory included. Python dependencies are below /usr/lib
+and used by nothing else."""
 MAINTAINER = "nri-restore maintainers <nri-restore@localhost.localdomain>"
 
 
@@ -44,6 +56,8 @@ class Package:
     summary: str
     depends: str
     recommends: str
+    never_imported: tuple[str, ...] = ()
+    """Folders of its dependencies, and of theirs, that it makes no use of."""
 
 
 PACKAGES = (
@@ -61,6 +75,9 @@ PACKAGES = (
         },
         "kubectl restore", "packages container checkpoints as images and restores them in a cluster",
         "python3 (>= 3.11), python3 (<< 3.15), libc6", "kubectl",
+        # The client of the Kubernetes API for asyncio is a third of it all.
+        ("kubernetes/aio", "aiohttp", "aiohttp_retry", "aiosignal", "aiohappyeyeballs", "attr", "attrs", "frozenlist",
+         "multidict", "propcache", "tzdata", "yarl"),
     ),
 )  # fmt: skip
 
@@ -74,6 +91,13 @@ def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] =
     """What the package's programs import: other projects' wheels and our own modules."""
     wanted = [each for each in project()["dependencies"] if re.split(r"[^A-Za-z0-9_-]", each)[0] not in package.without]
     shutil.copytree(wheels(wanted, machine, pythons), place)
+    for each in package.never_imported:
+        for found in (place / each, *place.glob(f"{each}-*.dist-info")):
+            shutil.rmtree(found)
+    for each in place.rglob("*.py"):
+        text = each.read_bytes()
+        if text.startswith(b"#!"):
+            each.write_bytes(text.partition(b"\n")[2])  # a module, not a program
     if package.name == "nri-restore":
         # A kubeconfig of a few lines is all it reads: the parser in C would add to its size for nothing.
         for each in (place / "yaml").glob("_yaml*.so"):
@@ -85,7 +109,7 @@ def vendor(package: Package, machine: str, place: Path, pythons: Sequence[str] =
     record.mkdir()
     (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nri-restore\nVersion: {project()['version']}\n")
     for each in place.rglob("*"):
-        script = each.parent.name == "runtime" and each.is_file() and each.read_bytes()[:2] == b"#!"
+        script = each.is_file() and each.read_bytes()[:2] == b"#!"
         each.chmod(0o755 if each.is_dir() or script else 0o644)
 
 
@@ -132,8 +156,7 @@ def deb(package: Package, architecture: str, tree: Path, out: Path, compression:
         "Package": package.name, "Version": project()["version"], "Architecture": architecture,
         "Maintainer": MAINTAINER, "Installed-Size": size, "Section": "admin", "Priority": "optional",
         "Depends": package.depends, "Recommends": package.recommends,
-        "Description": f"{package.summary}\n An unmodified container runtime resumes checkpointed containers,\n"
-        " processes and memory included. Python dependencies are below /usr/lib\n and used by nothing else.",
+        "Description": "\n ".join([package.summary, *DESCRIPTION.splitlines()]),
     }  # fmt: skip
     (control / "control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
     for script in ("postinst", "prerm", "postrm"):
@@ -161,16 +184,15 @@ def rpm(package: Package, machine: str, tree: Path, out: Path, compression: str)
     """The same tree; scriptlets are the deb's, called with the words that fit."""
     shutil.rmtree(tree / "usr/share/lintian")
     scripts = {}
-    for name, condition in (
-        ("postinst", 'configure "$([ "$1" = 1 ] || echo old)"'),
-        ("prerm", "$([ $1 = 0 ] && echo remove || echo upgrade)"),
-    ):
-        text = (ROOT / "packaging/deb" / f"{package.name}.{name}").read_text()
-        scripts[name] = f"set -- {condition}\n{text}"
+    for name, words in RPM_WORDS.items():
+        source = ROOT / "packaging/deb" / f"{package.name}.{name}"
+        scripts[name] = f"{words}\n{source.read_text()}" if source.exists() else ""
     home = Path("usr/lib", package.name)
     own = [each for each in files(tree) if home not in each.parents]
     listed = [f"/{home}", *(f"{'%config(noreplace) ' if each.parts[0] == 'etc' else ''}/{each}" for each in own)]
-    listed += [f"%dir /{each.relative_to(tree)}" for each in tree.glob("etc/*")]
+    documents = tree / "usr/share/doc" / package.name
+    folders = [*tree.glob("etc/*"), documents, *(each for each in documents.rglob("*") if each.is_dir())]
+    listed += [f"%dir /{each.relative_to(tree)}" for each in folders]
     spec = f"""\
 %global __os_install_post %{{nil}}
 %global debug_package %{{nil}}
@@ -178,20 +200,27 @@ def rpm(package: Package, machine: str, tree: Path, out: Path, compression: str)
 Name: {package.name}
 Version: {project()["version"]}
 Release: 1
-Summary: {package.summary}
+Summary: {package.summary[0].upper()}{package.summary[1:]}
 License: Apache-2.0
+Group: System/Base
+Packager: {MAINTAINER}
 AutoReqProv: no
 Requires: python3 >= 3.11, python3 < 3.15, util-linux
 %description
-{package.summary}. Python dependencies are below /usr/lib and used by nothing else.
+{DESCRIPTION}
 %install
 mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/
 %post
 {scripts["postinst"]}
 %preun
 {scripts["prerm"]}
+%postun
+{scripts["postrm"]}
 %files
 {chr(10).join(listed)}
+%changelog
+* {time.strftime("%a %b %d %Y")} {MAINTAINER} - {project()["version"]}-1
+- See CHANGELOG.md.
 """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "spec").write_text(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from shared.run import run
 from tests.e2e.node.places import cache, locked
 
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 41
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""elf(5), e_machine."""
 _KEPT_S = 86400
 """Newer releases of what we depend on come into the packages after this long."""
 
@@ -60,5 +61,7 @@ def _install(requirements: Sequence[str], machine: str, pythons: Sequence[str], 
         for tests in made.glob(pattern):
             shutil.rmtree(tests)
     libraries = [each for each in made.rglob("*") if each.is_file() and ".so" in each.suffixes]
-    if machine == platform.machine():
-        run(["strip", "--strip-unneeded", *libraries], timeout_s=120)
+    for each in libraries:
+        if (found := int.from_bytes(each.read_bytes()[18:20], "little")) != _ELF_MACHINES[machine]:
+            raise SystemExit(f"{each.relative_to(made)} is for the ELF machine {found}, not for {machine}")
+    run([f"{machine}-linux-gnu-strip", "--strip-unneeded", *libraries], timeout_s=120)

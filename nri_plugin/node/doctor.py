@@ -20,6 +20,7 @@ from nri_plugin.node.changes import read
 from nri_plugin.node.configure import WRAPPER_CONFIG, find
 from nri_plugin.node.toml import Table, merged, parse, table
 from nri_plugin.restore.kernel import check_kernel
+from nri_plugin.scrape import SOCKET
 from shared.contract import CRIU_CONFIG
 from shared.errors import CommandFailed, RestoreError
 from shared.run import run
@@ -34,6 +35,8 @@ OLDEST_RUNC = (1, 1)
 """The first runc with the annotation org.criu.config."""
 RECONNECTS_IN_S = 5.0
 """How soon a healthy daemon finds a runtime that was restarted (nri/reconnect.py), with some to spare."""
+ANSWERS_IN_S = 5.0
+"""How soon a healthy runtime or daemon answers."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def lsm(security: Path = Path("/sys/kernel/security/lsm"), enforce: Path = Path(
 
 def nri(path: Path) -> Finding:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(ANSWERS_IN_S)
         try:
             client.connect(str(path))
         except OSError as error:
@@ -169,9 +172,7 @@ def store(runtime: containerd.Containerd | crio.Crio, config: Config) -> Finding
     return Finding("runtime", "ok", kind)
 
 
-def daemon(
-    config: Config, table_of_sockets: Path = Path("/proc/net/unix"), patience_s: float = RECONNECTS_IN_S
-) -> Finding:
+def daemon(config: Config, patience_s: float = RECONNECTS_IN_S) -> Finding:
     """Waits for a daemon that reconnects: the runtime may have been restarted just now."""
     start = "start it: systemctl enable --now nri-restore"
     try:
@@ -185,21 +186,25 @@ def daemon(
         pass
     finally:
         os.close(descriptor)
-    names = {str(config.nri.socket), str(config.nri.socket.resolve())}
     deadline = time.monotonic() + patience_s
-    while not _connected(names, table_of_sockets):
+    while not _told_events(config.paths.plans / SOCKET):
         if time.monotonic() >= deadline:
-            return Finding(
-                "daemon", "fail", "it runs, but nothing is connected to NRI", "see its log; is the runtime up?"
-            )
+            text = "it runs, but the runtime does not tell it of containers"
+            return Finding("daemon", "fail", text, "see its log; is the runtime up?")
         time.sleep(0.1)
-    return Finding("daemon", "ok", "runs, and a plugin is connected to NRI")
+    return Finding("daemon", "ok", "runs, and the runtime tells it of containers")
 
 
-def _connected(sockets: set[str], table_of_sockets: Path) -> bool:
-    # State 03 is SS_CONNECTED (linux/net.h): the runtime's end of a plugin's connection carries the path.
-    lines = [line.split() for line in (read(table_of_sockets) or "").splitlines()]
-    return any(words[-1] in sockets and words[5] == "03" for words in lines)
+def _told_events(metrics: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(ANSWERS_IN_S)
+        try:
+            client.connect(str(metrics))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            said = client.makefile("rb").read()
+        except OSError:
+            return False
+    return b"\nnri_restore_nri_connected 1\n" in said
 
 
 def runtime_class(name: str, kubeconfigs: tuple[str, ...] = ("/etc/kubernetes/kubelet.conf",)) -> Finding:

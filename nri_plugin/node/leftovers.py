@@ -34,7 +34,7 @@ def drop_leftovers(config: Config) -> bool:
         return False
     finally:
         os.close(lock)
-    if runtime.socket.exists():
+    if runtime.name == "containerd" and runtime.socket.exists():
         with closing(
             Containerd(runtime.socket, namespace=runtime.namespace, snapshotter=runtime.snapshotter)
         ) as containerd:

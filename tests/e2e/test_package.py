@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from shared.run import run
 from tests.e2e.conftest import WORKLOAD
+from tests.e2e.kubectl import kubectl
 from tests.e2e.node.counter import count, printed
 from tests.e2e.node.dependencies import python_version
 from tests.e2e.node.image import busybox_image
 from tests.e2e.node.kubelet import RUNNING, Kubelet
 from tests.e2e.node.network import Network
-from tests.e2e.node.places import CHECKOUT
 from tests.e2e.node.registry import Registry
-from tests.e2e.node.roots import FLAVOURS, base_root
+from tests.e2e.node.roots import FLAVOURS, Flavour, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.systemd_node import SystemdNode
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Images, Taken, checkpointed, push_base, resumed
 from tests.support.documents import commands
+from tools import package
 
 COUNTS = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
 VERSION, NEWER = "0.1.0", "0.1.1"
@@ -35,50 +37,87 @@ MAY_CHANGE = {
     "/var/cache/apt": "what apt has read of the package database",
     "/var/lib/apt/lists": "folders that apt makes where it has no lists",
     "/var/lib/dpkg/status-old": "dpkg's backup of its database",
+    "/var/lib/rpm": "rpm's database",
     "/var/lib/cni/networks": "the last address that CNI gave",
     "/var/lib/kubelet/pods": "the folders of pods",
 }
 
 
+Form = Literal["deb", "rpm"]
+
+
+@dataclass(frozen=True)
+class Packages:
+    """A folder for each version, with nri-restore and kubectl-restore in both forms."""
+
+    folders: dict[str, Path]
+
+    def of(self, form: Form, version: str) -> list[Path]:
+        return sorted(self.folders[version].glob(f"*.{form}"))
+
+
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By version: the deb of this checkout, for the nodes' Pythons only, and the same as a newer one."""
-    out = tmp_path_factory.mktemp("package")
-    words = ["--format", "deb", "--package", "nri-restore", "--out", out, "--compress", "fast"]
-    for flavour in FLAVOURS:
-        words += ["--python", python_version(base_root(flavour))]
-    env = {"PYTHONPATH": str(CHECKOUT), "HOME": "/root", "PATH": "/usr/bin:/bin"}
-    run([sys.executable, "-m", "tools.package", *words], timeout_s=400, env=env)
-    (deb,) = out.glob("*.deb")
-    tree, newer = out / "tree", out / deb.name.replace(VERSION, NEWER)
-    run(["dpkg-deb", "--raw-extract", deb, tree], timeout_s=60)
-    control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace(VERSION, NEWER))
-    modules = tree / "usr/lib/nri-restore/site-packages"
-    record = (modules / f"nri_restore-{VERSION}.dist-info").rename(modules / f"nri_restore-{NEWER}.dist-info")
-    (record / "METADATA").write_text((record / "METADATA").read_text().replace(VERSION, NEWER))
-    run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, newer], timeout_s=60)
-    return {VERSION: deb, NEWER: newer}
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """What `make package` makes of this checkout, for the nodes' Pythons only, and nri-restore as a newer version."""
+    pythons = [python_version(base_root(flavour)) for flavour in FLAVOURS]
+    machine = platform.machine()
+    architecture = next(name for name, each in package.MACHINES.items() if each == machine)
+    folders = {}
+    for version in (VERSION, NEWER):
+        folders[version] = out = tmp_path_factory.mktemp(version)
+        for each in package.PACKAGES[: 2 if version == VERSION else 1]:
+            tree = tmp_path_factory.mktemp("tree")
+            with pytest.MonkeyPatch.context() as patch:
+                project = {**package.project(), "version": version}
+                patch.setattr(package, "project", lambda project=project: project)
+                package.stage(each, machine, tree, pythons)
+                package.deb(each, architecture, tree, out, "fast")
+                package.rpm(each, machine, tree, out, "fast")
+            shutil.rmtree(tree)
+    return Packages(folders)
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=[("containerd-1.7", "deb"), ("containerd-2.1", "deb"), ("containerd-1.7", "rpm")], ids="-".join)
+def form(request: pytest.FixtureRequest) -> Form:
+    """The form of the packages; ``fresh`` is of the flavour beside it."""
+    found: Form = request.param[1]
+    return found
+
+
+@pytest.fixture
 def fresh(
-    request: pytest.FixtureRequest,
-    network: Network,
-    registry: Registry,
-    busybox: str,
-    packages: dict[str, Path],
+    request: pytest.FixtureRequest, form: Form, network: Network, registry: Registry, busybox: str, packages: Packages
 ) -> Iterator[SystemdNode]:
-    """A node that has never heard of us, with a folder for each package."""
-    with SystemdNode(request.param, network, "fresh") as node:
+    """A node that has never heard of us, with a folder for each version, and kubectl."""
+    flavour: Flavour = request.node.callspec.params["form"][0]
+    with SystemdNode(flavour, network, "fresh") as node:
         node.trust(registry, "localhost:5000")
         node.relay(registry)
         node.cri.pull_image(busybox)
-        for version, package in packages.items():
+        for version in packages.folders:
             folder = node.path(f"/root/{version}")
             folder.mkdir()
-            shutil.copyfile(package, folder / package.name)
+            for each in packages.of(form, version):
+                shutil.copyfile(each, folder / each.name)
+        # Every system has these; the roots of the nodes were built without documentation.
+        node.sh("mkdir -p /usr/share/man/man1 /usr/share/man/man8")
+        shutil.copy(kubectl(), node.path("/usr/local/bin/kubectl"))
         yield node
+
+
+def commands_for(form: Form, document: str, heading: str) -> list[str]:
+    """The document's commands; for an rpm, the alternatives beside those for a deb."""
+    lines = commands(document, heading)
+    if form == "deb":
+        return lines
+    return [_with_rpm(line.partition("# or: ")[2] or line) for line in lines]
+
+
+def _with_rpm(line: str) -> str:
+    # dnf would look for python3 in rpm's own database, where Debian has nothing.
+    for dnf, rpm in (("install", "--install"), ("upgrade", "--upgrade"), ("remove", "--erase")):
+        line = line.replace(f"dnf {dnf} ", f"rpm --nodeps {rpm} ")
+    return line
 
 
 def paste(node: SystemdNode, lines: list[str], folder: str = "/root") -> list[str]:
@@ -160,6 +199,7 @@ def taken(fresh: SystemdNode, registry: Registry, checkpoints: Path, request: py
 
 
 def test_by_the_documents_from_nothing_to_nothing(
+    form: Form,
     fresh: SystemdNode,
     taken: Taken,
     kubelet_of: Callable[[SystemdNode], Kubelet],
@@ -170,7 +210,7 @@ def test_by_the_documents_from_nothing_to_nothing(
     ordinary = kubelet.run_pod(PodSpec("ordinary")).run(ContainerSpec(busybox, command=("sh", "-c", COUNTS)))
     before, stored = everything(node), store(node)
 
-    said = paste(node, commands("install.md", "On each node"), f"/root/{VERSION}")
+    said = paste(node, commands_for(form, "install.md", "On each node"), f"/root/{VERSION}")
     assert "+[plugins" in said[1] and "restarted containerd" in said[2]
     assert "ok    daemon" in said[3]
 
@@ -179,15 +219,16 @@ def test_by_the_documents_from_nothing_to_nothing(
     container.wait_for(lambda each: len(printed(each)) > len(taken.logged) + 1, "new numbers")
     assert printed(container) == list(range(1, len(printed(container)) + 1))
 
-    ends_and_hangs(node)
+    if form == "deb":
+        ends_and_hangs(node)
     daemon = main_process(node)
-    paste(node, commands("install.md", "Upgrading"), f"/root/{NEWER}")
+    paste(node, commands_for(form, "install.md", "Upgrading"), f"/root/{NEWER}")
     main_process(node, other_than=daemon)
     assert node.sh("nri-restore version") == f"nri-restore {NEWER}\n"
     seen = count(container)
     container.wait_for(lambda each: count(each) > seen, "the counter to go on over the upgrade")
 
-    refused = node.run(["sh", "-c", commands("uninstall.md", "On the node")[0]], check=False, timeout_s=60)
+    refused = node.run(["sh", "-c", commands_for(form, "uninstall.md", "On the node")[0]], check=False, timeout_s=60)
     assert refused.returncode != 0
     assert "delete their pods first" in refused.stdout + refused.stderr
     assert node.systemctl("is-active", "nri-restore") == "active"
@@ -198,11 +239,23 @@ def test_by_the_documents_from_nothing_to_nothing(
     wait_for(lambda: not node.sh("ls -d /run/nri-restore/*/restored 2>/dev/null || :"), "the plan to be removed")
     assert store(node) != stored, "what the next restore would use"
 
-    paste(node, commands("uninstall.md", "On the node"))
+    paste(node, commands_for(form, "uninstall.md", "On the node"))
     after = everything(node)
     assert {each for each in {*before, *after} if before.get(each) != after.get(each)} == set()
     wait_for(lambda: store(node) == stored, "the runtime to have nothing of ours")
-    assert node.sh("ls -d /run/nri-restore* /var/log/nri-restore* 2>/dev/null || :") == ""
+    assert node.sh("ls -d /run/nri-restore* 2>/dev/null || :") == ""
+    assert node.path("/var/log/nri-restore").exists() == (form == "rpm"), "rpm knows no purge"
     assert node.systemctl("list-units", "--all", "--plain", "--no-legend", "nri-restore*") == ""
     assert ordinary.state == RUNNING
     assert printed(ordinary) == list(range(1, len(printed(ordinary)) + 1))
+
+
+@pytest.mark.parametrize("form", [("containerd-2.1", "deb"), ("containerd-1.7", "rpm")], ids="-".join, indirect=True)
+def test_kubectl_plugin(form: Form, fresh: SystemdNode, own_checkpoint: Taken) -> None:
+    before = everything(fresh)
+    assert "checkpoint" in paste(fresh, commands_for(form, "kubectl.md", "As a package"), f"/root/{VERSION}")[-1]
+    shutil.copyfile(own_checkpoint.archive, fresh.path("/tmp/own.tar"))
+    assert "counter" in fresh.sh("kubectl restore inspect /tmp/own.tar")
+    fresh.sh("apt-get purge --yes kubectl-restore" if form == "deb" else "rpm --erase kubectl-restore")
+    after = everything(fresh)
+    assert {each for each in {*before, *after} if before.get(each) != after.get(each)} == set()

@@ -56,7 +56,7 @@ class Recipe:
 
 RECIPES: Final[dict[Flavour, Recipe]] = {
     # criu 4.1 of trixie does not restore what newer criu dumped (`vdso: ELF header magic mismatch`).
-    "containerd-1.7": Recipe("trixie", (*_COMMON, "buildah", "netavark", "podman"), "forky", ("criu",)),
+    "containerd-1.7": Recipe("trixie", (*_COMMON, "buildah", "netavark", "podman", "rpm"), "forky", ("criu",)),
     "containerd-2.1": Recipe("forky", (*_COMMON, "criu")),
 }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from nri_plugin.config import Cluster, Config, Nri, Paths
+from nri_plugin.metrics import Metrics
 from nri_plugin.node import doctor
 from nri_plugin.node.containerd import Containerd
 from nri_plugin.node.crio import Crio
+from nri_plugin.scrape import served
 from tests.support.kube_api import KubeApi
 from tests.support.kube_memory import MemoryNodes
 
@@ -150,22 +152,39 @@ def test_runtime_is_the_one_that_the_daemon_expects(config: Config, tmp_path: Pa
     assert doctor.store(Crio(), replace(config, runtime=expected)).level == "ok"
 
 
-def test_daemon(config: Config, tmp_path: Path) -> None:
-    sockets = tmp_path / "unix"
-    sockets.write_text("Num RefCount Protocol Flags Type St Inode Path\n")
-    assert doctor.daemon(config, sockets).text == "it was never started"
+def test_daemon(config: Config) -> None:
+    assert doctor.daemon(config).text == "it was never started"
     config.paths.plans.mkdir()
     descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT)
-    assert doctor.daemon(config, sockets).text == "it does not run"
+    assert doctor.daemon(config).text == "it does not run"
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert "nothing is connected" in doctor.daemon(config, sockets, patience_s=0).text
-    sockets.write_text(f"0: 00000002 00000000 00010000 0001 01 77 {config.nri.socket}\n")
-    assert doctor.daemon(config, sockets, patience_s=0).level == "fail", "that is the socket it listens on"
-    connected = f"0: 00000003 00000000 00000000 0001 03 78 {config.nri.socket}\n"
-    reconnects = threading.Timer(0.2, sockets.write_text, [connected])
-    reconnects.start()
-    assert doctor.daemon(config, sockets).level == "ok"
-    reconnects.join()
+    assert "does not tell" in doctor.daemon(config, patience_s=0).text, "nothing answers"
+    connected = False
+
+    async def examined() -> doctor.Finding:
+        def render() -> str:
+            return Metrics("0.1.0").render({}, connected=connected)
+
+        async with served(config.paths.plans, 0, render):
+            return await asyncio.to_thread(doctor.daemon, config, patience_s=0.5)
+
+    assert "does not tell" in asyncio.run(examined()).text
+    connected = True
+    assert asyncio.run(examined()).level == "ok"
+    os.close(descriptor)
+
+
+def test_daemon_that_reconnects_is_waited_for(config: Config) -> None:
+    config.paths.plans.mkdir()
+    descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    answers = iter([False, False, True])
+
+    async def examined() -> doctor.Finding:
+        async with served(config.paths.plans, 0, lambda: Metrics("0.1.0").render({}, connected=next(answers))):
+            return await asyncio.to_thread(doctor.daemon, config)
+
+    assert asyncio.run(examined()).level == "ok"
     os.close(descriptor)
 
 
