@@ -82,8 +82,6 @@ class Limits:
     """How much of the checkpoint's container log is put before the new one; older lines go first."""
     rootfs_diff_bytes: int = 16 << 30
     """How much the changes to the root file system may unpack to."""
-    restore_log_bytes: int = 1 << 20
-    """How much of CRIU's restore.log is kept."""
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,6 @@ PREFIX = "nri-restore/"
 
 # Annotations containerd itself sets (internal/cri/annotations/annotations.go).
 IMAGE_NAME = "io.kubernetes.cri.image-name"
-CONTAINER_NAME = "io.kubernetes.cri.container-name"
-LOG_DIRECTORY = "io.kubernetes.cri.sandbox-log-directory"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 RESTART_DIGITS_MAX = 10
 # Annotations CRI-O sets, over any of the pod's (internal/annotations/annotations.go), which it passes on as well: no

@@ -204,10 +204,6 @@ class Client:
         self._outgoing += _message(stream_id, _REQUEST, message)
         return stream_id
 
-    def abandon(self, stream_id: int) -> None:
-        """Stops waiting for an answer; one that still comes is dropped. ttrpc has no message for this."""
-        self._waiting.discard(stream_id)
-
     def feed(self, data: bytes) -> list[ResponseReceived]:
         """Returns the complete answers in ``data``; other message types and answers nobody waits for are dropped.
 
