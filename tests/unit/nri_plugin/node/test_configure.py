@@ -117,8 +117,12 @@ def tree(tmp_path: Path) -> Tree:
     [
         ((1, 7), V1, V1 + V1_ADDED, "runc"),
         ((1, 7), V2, V2.replace("disable = true ", "disable = false ") + V2_ADDED, "/opt/runc"),
+        ((2, 0), V2, V2.replace("disable = true ", "disable = false ") + V2_ADDED, "/opt/runc"),
+        ((2, 0), f"version = 3\n{RUNC_V3}", f"version = 3\n{RUNC_V3}\n{V3_ADDED}", "runc"),
         ((2, 1), f"version = 3\n{RUNC_V3}", f"version = 3\n{RUNC_V3}\n{V3_ADDED}", "runc"),
+        ((2, 2), f"version = 3\n{RUNC_V3}", f"version = 3\n{RUNC_V3}\n{V3_ADDED}", "runc"),
         ((2, 3), f"version = 4\n{RUNC_V3}", f"version = 4\n{RUNC_V3}\n{V3_ADDED}", "runc"),
+        ((2, 4), f"version = 4\n{RUNC_V3}", f"version = 4\n{RUNC_V3}\n{V3_ADDED}", "runc"),
     ],
 )
 def test_main_file_of_each_version(tree: Tree, version: tuple[int, int], before: str, after: str, binary: str) -> None:
@@ -139,7 +143,7 @@ def test_main_file_of_each_version(tree: Tree, version: tuple[int, int], before:
     assert tree.contents() == original
 
 
-@pytest.mark.parametrize(("version", "number"), [((2, 1), 3), ((2, 2), 3), ((2, 3), 4)])
+@pytest.mark.parametrize(("version", "number"), [((2, 0), 3), ((2, 1), 3), ((2, 2), 3), ((2, 3), 4), ((2, 4), 4)])
 def test_drop_in_where_the_main_file_imports_a_folder(tree: Tree, version: tuple[int, int], number: int) -> None:
     main = tree.file("config.toml", f"version = {number}\nimports = ['conf.d/*.toml']\n{RUNC_V3}")
     before = tree.contents()
@@ -182,12 +186,29 @@ def test_without_a_file_one_is_made_and_removed(tree: Tree, version: tuple[int, 
     assert tree.contents() == {}
 
 
-def test_k3s_template_is_made_beside_the_generated_file(tree: Tree) -> None:
-    tree.file("config.toml", f"version = 3\n{RUNC_V3}")
+RUNC_V2 = '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]\nSystemdCgroup = true\n'
+NRI_ON = '[plugins."io.containerd.nri.v1.nri"]\ndisable = false\n\n'
+V3_BLOCK = V3_ADDED.removeprefix(BEGIN)
+V2_BLOCK = V3_BLOCK.replace("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "generated", "added"),
+    [
+        ((1, 7), "config.toml.tmpl", f"version = 2\n{RUNC_V2}", f"{BEGIN}{NRI_ON}{V2_BLOCK}"),
+        ((2, 0), "config-v3.toml.tmpl", f"version = 3\n{RUNC_V3}", V3_ADDED),
+        ((2, 1), "config-v3.toml.tmpl", f"version = 3\n{RUNC_V3}", V3_ADDED),
+        ((2, 2), "config-v3.toml.tmpl", f"version = 3\n{RUNC_V3}", V3_ADDED),
+    ],
+)
+def test_template_of_k3s_and_rke2_is_made_beside_the_generated_file(
+    tree: Tree, version: tuple[int, int], name: str, generated: str, added: str
+) -> None:
+    tree.file("config.toml", generated)
     before = tree.contents()
-    template = tree.root / "config-v3.toml.tmpl"
-    tree.configure(tree.containerd(2, 1, template))
-    assert template.read_text() == f'{{{{ template "base" . }}}}\n\n{V3_ADDED}'
+    template = tree.root / name
+    tree.configure(tree.containerd(*version, template))
+    assert template.read_text() == f'{{{{ template "base" . }}}}\n\n{added}'
     tree.unconfigure()
     assert tree.contents() == before
 
