@@ -52,16 +52,20 @@ def about(subject: Subject | None) -> Iterator[None]:
 
 
 class TextFormatter(logging.Formatter):
-    """``WARNING worker: default/web/main (0123456789ab): sentence``."""
+    """``WARNING worker: default/web/main (0123456789ab): sentence``; a traceback follows in lines of its own.
+
+    What is logged may quote a checkpoint, which must not write lines itself.
+    """
 
     def __init__(self, process: str) -> None:
         super().__init__()
         self.process = process
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         subject = _subject.get()
         who = f"{subject}: " if subject else ""
-        return f"{record.levelname} {self.process}: {who}{super().format(record)}"
+        line = f"{record.levelname} {self.process}: {who}{record.message}"
+        return "".join(each if each.isprintable() else " " for each in line)
 
 
 class JsonFormatter(logging.Formatter):

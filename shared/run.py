@@ -20,8 +20,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``argv`` to its end, output captured as text.
 
-    Raises CommandFailed for a non-zero exit (unless ``check`` is false) or a missing program,
-    Unavailable("CommandTimeout") when ``timeout_s`` seconds pass; the child is killed then.
+    Raises CommandFailed for a non-zero exit (unless ``check`` is false) or a program that is missing or does not start
+    (status 127 and 126, as a shell has them), Unavailable("CommandTimeout") when ``timeout_s`` seconds pass; the child
+    is killed then.
     """
     words = [str(word) for word in argv]
     try:
@@ -37,6 +38,8 @@ def run(
         )
     except FileNotFoundError as error:
         raise CommandFailed(words, 127, "", f"{words[0]}: no such program") from error
+    except OSError as error:
+        raise CommandFailed(words, 126, "", f"{words[0]} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise Unavailable("CommandTimeout", f"{words[0]} took longer than {timeout_s:g} s and was stopped") from error
     result = subprocess.CompletedProcess(

@@ -41,6 +41,12 @@ def test_text_names_the_container_inside_about_and_only_there(capsys: pytest.Cap
     assert capsys.readouterr().err == "WARNING worker: default/web/main (0123456789ab): it is late\nINFO worker: idle\n"
 
 
+def test_what_is_quoted_writes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Log(), "worker")
+    log.warning("it has %s", "a\nERROR worker: b\x1b[2J\u2028c")
+    assert capsys.readouterr().err == "WARNING worker: it has a ERROR worker: b [2J c\n"
+
+
 def test_json_has_the_same_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(Log(format="json"), "session")
     with about(SUBJECT):
@@ -96,6 +102,8 @@ def test_journal_gets_the_priority_of_every_line(
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
     logs.configure(Log(), "worker")
-    log.error("first\nsecond")
-    log.info("third")
-    assert capsys.readouterr().err == "<3>ERROR worker: first\n<3>second\n<6>INFO worker: third\n"
+    log.error("first", exc_info=ValueError("second\nthird"))
+    log.info("fourth")
+    assert (
+        capsys.readouterr().err == "<3>ERROR worker: first\n<3>ValueError: second\n<3>third\n<6>INFO worker: fourth\n"
+    )
