@@ -268,7 +268,7 @@ def test_base_image_that_cannot_be_had_is_the_reason_given_and_the_next_attempt_
     else:
         assert failure.value.method == "StartContainer"
         assert said.count(recorded_base(own_checkpoint)) == 1
-        assert said.count("BaseImageMissing: the checkpoint's base image is not on this node") == 1
+        assert said.count("BaseImageMissing: the checkpoint's base image is not to be had on this node") == 1
         assert "connection refused" in said
         assert "build the checkpoint image with --format layered" in said
         assert "rpc error" not in said
