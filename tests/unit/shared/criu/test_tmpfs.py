@@ -76,7 +76,7 @@ def test_file_names_of_any_kind_are_passed_over(dumped: Dumped) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x1f\x8b", b"plain", image(node("null", 1, 3))[:-9], gzip.compress(b"x" * 600)]
+    "content", [b"", b"\x1f\x8b", b"plain", image(node("null", 1, 3))[:-9], gzip.compress(b"x" * 600, mtime=0)]
 )
 def test_damaged_image_is_named(content: bytes, dumped: Dumped) -> None:
     with pytest.raises(Exception, match=r"checkpoint/tmpfs-dev-65\.tar\.gz\.img") as caught:
