@@ -62,6 +62,12 @@ def _install(requirements: Sequence[str], machine: str, pythons: Sequence[str], 
             shutil.rmtree(tests)
     libraries = [each for each in made.rglob("*") if each.is_file() and ".so" in each.suffixes]
     for each in libraries:
-        if (found := int.from_bytes(each.read_bytes()[18:20], "little")) != _ELF_MACHINES[machine]:
-            raise SystemExit(f"{each.relative_to(made)} is for the ELF machine {found}, not for {machine}")
+        check_machine(each, machine)
     run([f"{machine}-linux-gnu-strip", "--strip-unneeded", *libraries], timeout_s=120)
+
+
+def check_machine(library: Path, machine: str) -> None:
+    """Ends the program unless the library is for ``machine``."""
+    found = int.from_bytes(library.read_bytes()[18:20], "little")
+    if found != _ELF_MACHINES[machine]:
+        raise SystemExit(f"{library} is for the ELF machine {found}, not for {machine}")

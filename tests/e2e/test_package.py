@@ -19,14 +19,14 @@ from tests.e2e.kubectl import kubectl
 from tests.e2e.node.counter import count, printed
 from tests.e2e.node.dependencies import python_version
 from tests.e2e.node.image import busybox_image
-from tests.e2e.node.kubelet import RUNNING, Kubelet
+from tests.e2e.node.kubelet import RUNNING, Container, Kubelet
 from tests.e2e.node.network import Network
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.roots import FLAVOURS, Flavour, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.systemd_node import SystemdNode
 from tests.e2e.node.waiting import wait_for
-from tests.e2e.restoring import Images, Taken, checkpointed, push_base, resumed
+from tests.e2e.restoring import Images, Mode, Taken, checkpointed, push_base, resumed
 from tests.support.documents import commands
 from tools import package
 
@@ -186,6 +186,14 @@ def ends_and_hangs(node: SystemdNode) -> None:
     node.systemctl("daemon-reload")
 
 
+def counting(kubelet: Kubelet, taken: Taken, image: str, mode: Mode) -> Container:
+    """The counter of the checkpoint, restored in a pod, once it has gone on without a gap."""
+    container = resumed(kubelet, taken, image, mode, f"restored-by-{mode}")
+    container.wait_for(lambda each: len(printed(each)) > len(taken.logged) + 1, "new numbers")
+    assert printed(container) == list(range(1, len(printed(container)) + 1))
+    return container
+
+
 @pytest.fixture
 def taken(fresh: SystemdNode, registry: Registry, checkpoints: Path, request: pytest.FixtureRequest) -> Taken:
     """A checkpoint that suits the node's cgroup version."""
@@ -214,28 +222,31 @@ def test_by_the_documents_from_nothing_to_nothing(
     assert "+[plugins" in said[1] and "restarted containerd" in said[2]
     assert "ok    daemon" in said[3]
 
-    image = images.of(taken, "archive")
-    container = resumed(kubelet, taken, image, "annotation", "restored")
-    container.wait_for(lambda each: len(printed(each)) > len(taken.logged) + 1, "new numbers")
-    assert printed(container) == list(range(1, len(printed(container)) + 1))
-
+    container = counting(kubelet, taken, images.of(taken, "archive"), "annotation")
+    confined = node.sh(f"cat /proc/{main_process(node)}/status")
+    assert "\nNoNewPrivs:\t1\n" in confined and "\nSeccomp:\t2\n" in confined, "the unit's sandbox is in force"
+    assert node.run(["systemd-analyze", "verify", "--man=no", "nri-restore.service"]).stderr == ""
     if form == "deb":
         ends_and_hangs(node)
+
     daemon = main_process(node)
     paste(node, commands_for(form, "install.md", "Upgrading"), f"/root/{NEWER}")
     main_process(node, other_than=daemon)
     assert node.sh("nri-restore version") == f"nri-restore {NEWER}\n"
     seen = count(container)
     container.wait_for(lambda each: count(each) > seen, "the counter to go on over the upgrade")
+    assert "fail" not in paste(node, commands("install.md", "On each node")[-1:])[0]
+    restored_by_newer = counting(kubelet, taken, images.of(taken, "layered"), "image")
 
     refused = node.run(["sh", "-c", commands_for(form, "uninstall.md", "On the node")[0]], check=False, timeout_s=60)
     assert refused.returncode != 0
     assert "delete their pods first" in refused.stdout + refused.stderr
     assert node.systemctl("is-active", "nri-restore") == "active"
-    container.stop(grace_s=10)
-    assert container.status().exit_code == 3
-    container.pod.remove(grace_s=0)
-    kubelet.pods.remove(container.pod)
+    for each in (container, restored_by_newer):
+        each.stop(grace_s=10)
+        assert each.status().exit_code == 3
+        each.pod.remove(grace_s=0)
+        kubelet.pods.remove(each.pod)
     wait_for(lambda: not node.sh("ls -d /run/nri-restore/*/restored 2>/dev/null || :"), "the plan to be removed")
     assert store(node) != stored, "what the next restore would use"
 
