@@ -114,7 +114,7 @@ class Views:
     def mount(self, image: StoredImage) -> Path:
         """Mounts the view unless it is; returns ``root``. The lease comes first: an unleased view is collected."""
         target = self.path(image.digest) / "image"
-        if not target.is_mount():
+        if target not in mounting.mounts_below(target):  # a bind on its own disk is no is_mount()
             self.containerd.create_lease(image.lease, {"nri-restore/digest": image.digest})
             self.containerd.hold(image.lease, image.target, "content")
             key = self._key(image.digest)
