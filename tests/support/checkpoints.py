@@ -335,15 +335,28 @@ def crio(dump: SyntheticDump | None = None) -> dict[str, bytes]:
     }
     notes = {
         "io.container.manager": "cri-o",
-        "io.kubernetes.cri-o.Labels": json.dumps(labels),
+        "io.kubernetes.cri-o.Annotations": json.dumps({"io.kubernetes.container.restartCount": "0"}),
         "io.kubernetes.cri-o.ContainerID": CONTAINER_ID,
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.Image": "d" * 64,
+        "io.kubernetes.cri-o.ImageName": "registry.example/app:1",
+        "io.kubernetes.cri-o.ImageRef": "d" * 64,
+        "io.kubernetes.cri-o.IP.0": "10.88.0.9",
+        "io.kubernetes.cri-o.Labels": json.dumps(labels),
+        "io.kubernetes.cri-o.LogPath": f"/var/log/pods/shop_app-pod_{POD_UID}/app/0.log",
+        "io.kubernetes.cri-o.Metadata": json.dumps({"name": "app"}),
+        "io.kubernetes.cri-o.Name": f"k8s_app_app-pod_shop_{POD_UID}_0",
+        "io.kubernetes.cri-o.SandboxID": "5" * 64,
+        "io.kubernetes.cri-o.SandboxName": f"k8s_POD_app-pod_shop_{POD_UID}_0",
     }
+    hosts = {"source": "/node/hosts", "destination": "/etc/hosts", "file_type": "file", "permissions": 0o644}
     return {
+        "stats-dump": b"",
         "dump.log": b"(00.000119) Version: 3.19 (gitid 0)\n",
         **(dump or SyntheticDump.of_processes()).files(),
         "config.dump": _json(config_dump(rootfsImageRef="d" * 64, runtime="runc")),
         "spec.dump": _json(runtime_spec(annotations=notes)),
-        "bind.mounts": _json([{"source": "/node/hosts", "destination": "/etc/hosts", "file_type": "file"}]),
+        "bind.mounts": _json([hosts]),
         "rootfs-diff.tar": rootfs_diff(),
         "deleted.files": _json(["/etc/motd"]),
         "io.kubernetes.cri-o.LogPath": b"2026-11-24T03:24:10.748166232Z stdout F 1\n",
