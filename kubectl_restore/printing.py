@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final, Literal
 
+from shared.printable import safe
+
 Style = Literal["plain", "strong", "dim", "good", "warn", "bad"]
 _RICH: Final[dict[Style, str]] = {
     "plain": "",
@@ -25,13 +27,6 @@ _RICH: Final[dict[Style, str]] = {
 _ROOM_MIN: Final = 20
 """Columns that a deep branch keeps for its text."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-
-def safe(text: str) -> str:
-    """Printable characters as they are, others as ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shortened(text: str, length: int) -> str:

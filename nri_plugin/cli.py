@@ -17,6 +17,7 @@ import typer
 from nri_plugin.config import DEFAULT_PATH
 from nri_plugin.logs import LEVEL_VARIABLE
 from shared.errors import RestoreError
+from shared.printable import safe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Restores checkpointed containers on this node.")
 
@@ -170,7 +171,7 @@ def doctor(
         typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
     else:
         for each in findings:
-            typer.echo(f"{each.level:<5} {each.check:<13} {each.text}" + (f"; {each.fix}" if each.fix else ""))
+            typer.echo(safe(f"{each.level:<5} {each.check:<13} {each.text}" + (f"; {each.fix}" if each.fix else "")))
     raise typer.Exit(worst(findings))
 
 

@@ -18,6 +18,7 @@ from nri_plugin.config import Config
 from nri_plugin.restore.outcome import RECORD, kept_directory, outcome_of, report_of, state_of
 from nri_plugin.restore.plan import Plan, plans_in
 from shared.errors import RestoreError
+from shared.printable import safe
 
 LOG: Final = "restore.log"
 LOG_LINES: Final = 20
@@ -127,7 +128,7 @@ def table(found: Sequence[Entry], *, wide: bool) -> str:
         row += [age(each.made), each.image]
         if wide:
             row += [f"{each.restore_s * 1000:.0f}ms" if each.restore_s is not None else "-", each.sentence or "-"]
-        rows.append([printable(cell) for cell in row])
+        rows.append([safe(cell) for cell in row])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -149,13 +150,13 @@ def described(entry: Entry) -> str:
         "Plan": entry.plan or "",
         "Kept": entry.kept if Path(entry.kept).is_dir() else "",
     }
-    lines = [f"{name + ':':<11}{printable(text)}" for name, text in fields.items() if text]
+    lines = [f"{name + ':':<11}{safe(text)}" for name, text in fields.items() if text]
     phases = dict(report.get("phases", {})) | ({"restore": entry.restore_s} if entry.restore_s is not None else {})
     if phases:
-        lines += ["Phases:", *(f"  {printable(name):<9}{seconds * 1000:8.0f} ms" for name, seconds in phases.items())]
+        lines += ["Phases:", *(f"  {safe(name):<9}{seconds * 1000:8.0f} ms" for name, seconds in phases.items())]
     told = {f"{entry.reason}: {entry.sentence}", ""}
     if warnings := [each for each in report.get("warnings", []) if each not in told]:
-        lines += ["Warnings:", *(f"  {printable(each)}" for each in warnings)]
+        lines += ["Warnings:", *(f"  {safe(each)}" for each in warnings)]
     if log is not None:
         lines += [f"Log:       {log}, its end:", *(f"  {each}" for each in tail(log))]
     return "\n".join(lines)
@@ -171,12 +172,7 @@ def tail(log: Path) -> list[str]:
     """The last lines; what CRIU writes there is partly the checkpoint's own words."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        return [printable(each) for each in file.read().decode(errors="replace").splitlines()[-LOG_LINES:]]
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+        return [safe(each) for each in file.read().decode(errors="replace").splitlines()[-LOG_LINES:]]
 
 
 def age(since: float) -> str:

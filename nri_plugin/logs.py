@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from nri_plugin.config import Log
+from shared.printable import safe
 
 LEVEL_VARIABLE: Final = "NRI_RESTORE_LOG_LEVEL"
 """Environment variable that wins over the configuration, for both processes: what ``--verbose`` sets."""
@@ -51,29 +52,28 @@ def about(subject: Subject | None) -> Iterator[None]:
         _subject.reset(before)
 
 
-class TextFormatter(logging.Formatter):
-    """``WARNING worker: default/web/main (0123456789ab): sentence``; a traceback follows in lines of its own.
-
-    What is logged may quote a checkpoint, which must not write lines itself.
-    """
-
+class _Formatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self.process = process
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def traceback(self, record: logging.LogRecord) -> list[str]:
+        """Its lines; the last ones hold the exception's text, which may be anybody's."""
+        return [safe(line) for line in self.formatException(record.exc_info).split("\n")] if record.exc_info else []
+
+
+class TextFormatter(_Formatter):
+    """``WARNING worker: default/web/main (0123456789ab): sentence``."""
+
+    def format(self, record: logging.LogRecord) -> str:
         subject = _subject.get()
         who = f"{subject}: " if subject else ""
-        line = f"{record.levelname} {self.process}: {who}{record.message}"
-        return "".join(each if each.isprintable() else " " for each in line)
+        lines = [safe(f"{who}{record.getMessage()}"), *self.traceback(record)]
+        return f"{record.levelname} {self.process}: " + "\n".join(lines)
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One object a line: time (RFC 3339, UTC), level, process, message; and of a container its Subject; traceback."""
-
-    def __init__(self, process: str) -> None:
-        super().__init__()
-        self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -83,9 +83,9 @@ class JsonFormatter(logging.Formatter):
                 "time": f"{second}.{record.msecs:03.0f}Z",
                 "level": record.levelname.lower(),
                 "process": self.process,
-                "message": record.getMessage(),
+                "message": safe(record.getMessage()),
                 **(asdict(subject) if subject else {}),
-                **({"traceback": self.formatException(record.exc_info)} if record.exc_info else {}),
+                **({"traceback": "\n".join(self.traceback(record))} if record.exc_info else {}),
             },
             ensure_ascii=False,
         )

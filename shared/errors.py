@@ -11,12 +11,17 @@ The reason code goes into CRI errors, Events, metrics and docs, so it never chan
 
 from __future__ import annotations
 
+from shared.printable import safe
+
 
 class RestoreError(Exception):
-    """Root of all errors raised on purpose; ``str()`` is one sentence that says what to do."""
+    """Root of all errors raised on purpose; ``str()`` is one sentence that says what to do.
+
+    It may quote what a checkpoint, a registry or a program says: that is made fit to be shown here, once for all.
+    """
 
     def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
+        super().__init__(safe(sentence))
         self.reason = reason
 
     @property

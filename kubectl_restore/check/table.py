@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from kubectl_restore.check.findings import Report
-from kubectl_restore.printing import Piece, Style, on_terminal, print_pieces, safe
+from kubectl_restore.printing import Piece, Style, on_terminal, print_pieces
 from shared.preflight.findings import Level
+from shared.printable import safe
 
 _HEADS: Final = ("LEVEL", "CODE", "FINDING")
 _SPACE: Final = 3

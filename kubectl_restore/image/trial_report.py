@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 from kubectl_restore.image.trial import BaseLayer, Trial
-from kubectl_restore.printing import count_of, safe, size_of
+from kubectl_restore.printing import count_of, size_of
 from shared.compression import Compression
+from shared.printable import safe
 
 
 def as_text(trial: Trial, image: str, place: str, chosen: Compression | None) -> str:

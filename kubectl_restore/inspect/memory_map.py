@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Final
 
 from kubectl_restore.inspect.facts import Memory, MemoryArea
-from kubectl_restore.printing import safe, size_of
+from kubectl_restore.printing import size_of
+from shared.printable import safe
 
 WIDTH: Final = 1000
 HEIGHT: Final = 60

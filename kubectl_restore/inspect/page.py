@@ -14,7 +14,8 @@ from typing import Final
 from kubectl_restore.inspect.facts import Inspection, Process
 from kubectl_restore.inspect.memory_map import css_class, picture_areas, picture_kinds, picture_part
 from kubectl_restore.inspect.tree import command_of
-from kubectl_restore.printing import count_of, quoted_words, safe, size_of
+from kubectl_restore.printing import count_of, quoted_words, size_of
+from shared.printable import safe
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 PICTURES_MAX: Final = 500

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kubectl_restore.kube.exec import output
 from kubectl_restore.kube.transfer_pod import CONTAINER, MOUNTED, transfer_pod
-from kubectl_restore.printing import safe
+from shared.printable import safe
 
 if TYPE_CHECKING:
     from kubectl_restore.kube.connection import Connection

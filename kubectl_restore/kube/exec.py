@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from kubectl_restore.kube.connection import CONNECT_S, Reply, path_of, refusal
-from kubectl_restore.printing import safe
 from shared.errors import RestoreError, Unavailable
+from shared.printable import safe
 
 if TYPE_CHECKING:
     from kubectl_restore.kube.connection import Connection

@@ -12,8 +12,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from kubectl_restore.printing import safe, size_of
+from kubectl_restore.printing import size_of
 from kubectl_restore.run.phases import Phase
+from shared.printable import safe
 
 _PER_SECOND: Final = 8
 _BAR_FROM: Final = 100

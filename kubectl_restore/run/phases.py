@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from kubectl_restore.image.progress import Piece
-from kubectl_restore.printing import on_terminal, safe, size_of
+from kubectl_restore.printing import on_terminal, size_of
+from shared.printable import safe
 
 LINES_EVERY_S: Final = 10.0
 EVENTS_EVERY_S: Final = 1.0

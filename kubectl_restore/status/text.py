@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_restore.printing import count_of, safe
+from kubectl_restore.printing import count_of
 from kubectl_restore.table import table
+from shared.printable import safe
 
 Object = dict[str, Any]
 

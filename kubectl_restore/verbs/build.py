@@ -22,6 +22,7 @@ from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.names import HELP, LocalFile, PodContainer, source_name
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
+from shared.printable import safe
 
 if TYPE_CHECKING:
     from kubectl_restore.image.access import Access
@@ -285,11 +286,11 @@ def _try(
 
 
 def _note(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    print(safe(sentence), file=sys.stderr)
 
 
 def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)
+    print(safe(f"warning: {sentence}"), file=sys.stderr)
 
 
 def _report(

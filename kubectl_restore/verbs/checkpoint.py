@@ -15,6 +15,7 @@ from kubectl_restore.ending import Debug
 from kubectl_restore.grouped import with_flags
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import KubeletFlags, TransferFlags, kubelet_access
+from shared.printable import safe
 
 if TYPE_CHECKING:
     from kubectl_restore.kube.kubelet import Taken
@@ -109,7 +110,7 @@ def checkpoint(
 
 
 def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)
+    print(safe(f"warning: {sentence}"), file=sys.stderr)
 
 
 def _report(taken: list[Taken], size: int | None, saved: Path | None, output: Output | None) -> None:

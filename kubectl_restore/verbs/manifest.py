@@ -16,6 +16,7 @@ from kubectl_restore.image.options import RegistryFlags, registries
 from kubectl_restore.kube.flags import ClusterFlags
 from kubectl_restore.source.options import Source
 from shared.contract import HANDLER
+from shared.printable import safe
 
 if TYPE_CHECKING:
     from kubectl_restore.manifest.pod import Wanted
@@ -133,12 +134,10 @@ def _print(written: Written, output: Output) -> None:
     from kubectl_restore.manifest.commented import as_yaml
 
     if written.heading:
-        print(f"# {written.heading}", file=sys.stdout if output is Output.yaml else sys.stderr)
+        print(safe(f"# {written.heading}"), file=sys.stdout if output is Output.yaml else sys.stderr)
     if output is Output.yaml:
         print(as_yaml(written.document, written.comments), end="")
         return
-    from kubectl_restore.printing import safe
-
     for path, sentence in written.comments.listed(written.document):
         print(safe(f"{path}: {sentence}"), file=sys.stderr)
     print(json.dumps(written.document, indent=4))

@@ -14,6 +14,7 @@ from nri_plugin.config import Config
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import RestoreRequest
 from shared.errors import Unavailable
+from shared.printable import safe
 
 Result = Literal["restored", "refused", "failed", "started"]
 """``started``: afresh, from the container's own image, because the pod says so; the reason is empty where it always
@@ -97,7 +98,7 @@ def kept_directory(config: Config, request: RestoreRequest) -> Path:
 
 def _said(text: str) -> tuple[str, str]:
     found = _SAID.match(text.strip())
-    return (found["reason"], found["sentence"]) if found else ("Unknown", text.strip())
+    return (found["reason"], safe(found["sentence"])) if found else ("Unknown", safe(text.strip()))
 
 
 def _between(plan: Plan, first: str, last: str) -> float | None:

@@ -139,7 +139,8 @@ restore() {
 		ln -sf /etc/criu/runc.conf "$plan/criu.conf"
 		printf '%s' "$pid" >"$plan/restored" && return
 	fi
-	why=$(explain "$result")
+	# It quotes the checkpoint's own words: nothing a terminal obeys, and no more than a reader reads.
+	why=$(explain "$result" | LC_ALL=C tr -c '\40-\176' '?' | cut -c 1-2000)
 	printf '%s' "$why" 2>/dev/null >"$plan/why"
 	mkdir -p -m 0700 "$keep" && tail -c "$max_log_bytes" "$plan/work/restore.log" >"$keep/restore.log" 2>/dev/null
 	"$here/undo-restore" "$plan" 8<&-

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from kubectl_restore import printing
-from kubectl_restore.printing import Branch, Piece, count_of, print_tree, safe, shortened, size_of
+from kubectl_restore.printing import Branch, Piece, count_of, print_tree, shortened, size_of
+from shared.printable import safe
 
 
 class Terminal(io.StringIO):

@@ -90,7 +90,7 @@ def test_show_has_phases_reason_warnings_paths_and_the_logs_end(
     assert "Warnings:\n  the mount /cache is gone\nLog:" in said
     log = failed.path / "work/restore.log" if there else config.paths.logs / "default_web_uid/main/0/restore.log"
     assert f"Log:       {log}, its end:\n  line 81\n" in said
-    assert said.endswith("  line 99\n  ?[2Jend\n")
+    assert said.endswith("  line 99\n  \\x1b[2Jend\n")
     shown = json.loads(command("show", A[:4], "-o", "json").stdout)
     assert (shown["log"], len(shown["logTail"]), shown["reason"]) == (str(log), listing.LOG_LINES, "CriuFailed")
 

@@ -41,23 +41,17 @@ def test_text_names_the_container_inside_about_and_only_there(capsys: pytest.Cap
     assert capsys.readouterr().err == "WARNING worker: default/web/main (0123456789ab): it is late\nINFO worker: idle\n"
 
 
-def test_what_is_quoted_writes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(Log(), "worker")
-    log.warning("it has %s", "a\nERROR worker: b\x1b[2J\u2028c")
-    assert capsys.readouterr().err == "WARNING worker: it has a ERROR worker: b [2J c\n"
-
-
 def test_json_has_the_same_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(Log(format="json"), "session")
     with about(SUBJECT):
-        log.warning("two\nlines")
+        log.warning("no\n\x1b[2Jbreak \x9b \u202e")
     log.info("idle")
     first, second = objects(capsys)
     assert first.pop("time").endswith("Z")
     assert first == {
         "level": "warning",
         "process": "session",
-        "message": "two\nlines",
+        "message": "no\\n\\x1b[2Jbreak \\x9b \\u202e",
         "namespace": "default",
         "pod": "web",
         "pod_uid": "u-1",
@@ -102,8 +96,20 @@ def test_journal_gets_the_priority_of_every_line(
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
     logs.configure(Log(), "worker")
-    log.error("first", exc_info=ValueError("second\nthird"))
-    log.info("fourth")
-    assert (
-        capsys.readouterr().err == "<3>ERROR worker: first\n<3>ValueError: second\n<3>third\n<6>INFO worker: fourth\n"
-    )
+    try:
+        raise ValueError("a\x1b[2J")
+    except ValueError:
+        log.exception("first")
+    log.info("third")
+    first, *traceback, third = capsys.readouterr().err.splitlines()
+    assert (first, third) == ("<3>ERROR worker: first", "<6>INFO worker: third")
+    assert len(traceback) > 2
+    assert all(line.startswith("<3>") and line.isprintable() for line in traceback)
+
+
+def test_message_of_a_checkpoint_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Log(), "worker")
+    log.warning("%s", "bad\nERROR worker: forged \x1b]0;title\x07" + "a" * 100_000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(r"WARNING worker: bad\nERROR worker: forged \x1b]0;title\x07aaa")
+    assert len(line) < 5000

@@ -268,7 +268,7 @@ def test_a_refusal_is_failed_precondition_with_reason_and_sentence(socket_path: 
         handler = Recorder(raising(Refused("MountMissing", "checkpoint needs /ca\udcffche;\nadd it")))
         async with connected(socket_path, handler) as (session, plugin):
             status = (await create(plugin)).status
-            assert (status.code, status.message) == (9, b"MountMissing: checkpoint needs /ca?che; add it")
+            assert (status.code, status.message) == (9, rb"MountMissing: checkpoint needs /ca\udcffche;\nadd it")
             assert session.counts["failed"] == 1
 
     asyncio.run(run())

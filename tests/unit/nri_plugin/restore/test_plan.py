@@ -56,7 +56,7 @@ def test_link_in_place_of_the_new_file_is_not_followed(planned: Callable[..., Pl
 def test_refusal_is_one_line_whatever_the_sentence_holds(planned: Callable[..., Plan]) -> None:
     plan = planned()
     plan.refuse(Refused("Reason", "a sentence\nwith \x1b[31m breaks\tand \0 zero"))
-    assert plan.status == "refused Reason: a sentence with [31m breaks and zero\n"
+    assert plan.status == "refused Reason: a sentence\\nwith \\x1b[31m breaks\\tand \\x00 zero\n"
     assert one_line("\r\n") == ""
 
 

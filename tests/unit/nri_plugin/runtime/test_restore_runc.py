@@ -689,3 +689,14 @@ def test_configured_runtime_and_defaults(wrapper: Any, tmp_path: Path) -> None:
     wrapper.environment["NRI_RESTORE_RUNC_CONF"] = "/nowhere"
     assert wrapper.run("state", "x").returncode == 0
     assert wrapper.calls == [["state", "x"]]
+
+
+def test_reason_from_crius_log_is_shown_so_that_nothing_obeys_it(wrapper: Any) -> None:
+    wrapper.prepare()
+    line = r"(00.02) 1: Error (criu/x.c:2): no \033[2J\033]0;t\007 \302\233 \342\200\256 file " + "a" * 5000
+    wrapper.behaves(f"printf '{line}\\n' >{wrapper.plan}/work/restore.log\nstatus=1")
+    assert wrapper.create().returncode == 1
+    why = (wrapper.plan / "why").read_text()
+    assert why.startswith("CriuFailed: CRIU cannot restore the container: no ?[2J?]0;t? ?? ??? file aaa")
+    assert len(why) <= 2001
+    assert wrapper.logged == [f"restore: {why.strip()}"]
