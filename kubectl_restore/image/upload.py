@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -50,11 +50,13 @@ class Upload:
         self._end = source.size
         """None while a stream has not been read to its end."""
         self._chunk = max(sys.maxsize if source.size is None else source.size, 1)
+        self._reading: Iterator[bytes] = iter(())
 
     def __enter__(self) -> Upload:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop_reading()
         if kind is not None:
             self._cancel()
 
@@ -142,11 +144,21 @@ class Upload:
         return self._progress.track(self._label, self._source.size, limited, start)
 
     def _to_the_end(self, start: int) -> Iterator[bytes]:
-        position = start
-        for piece in self._source.pieces(start):
+        self._stop_reading()
+        self._reading, position = self._source.pieces(start), start
+        for piece in self._reading:
             position += len(piece)
             yield piece
         self._end = position
+
+    def _stop_reading(self) -> None:
+        """Ends what a request that broke off was reading.
+
+        Left to the garbage collector, a source that compresses waited for its threads wherever that happened to run,
+        also inside the start of another thread, which none of them could end before (threading.py, CPython 3.11).
+        """
+        if isinstance(self._reading, Generator):
+            self._reading.close()
 
     def _commit(self, digest: str) -> None:
         url = self._session + ("&" if "?" in self._session else "?") + urlencode({"digest": digest})

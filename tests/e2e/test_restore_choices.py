@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,7 +86,7 @@ def test_archive_image_has_nothing_to_start_when_it_restarts(
 
 @pytest.fixture(scope="session")
 def unrestorable(registry: Registry, own_checkpoint: Taken) -> str:
-    """A checkpoint image that is whole, and whose process has a file open in a way that CRIU cannot open it again."""
+    """A checkpoint image that is whole, and whose process had come further in a file than one can."""
 
     def change(files: dict[str, bytes]) -> None:
         without_in_diff("", extra={"root/from-the-checkpoint": b"here\n"})(files)
@@ -95,7 +94,7 @@ def unrestorable(registry: Registry, own_checkpoint: Taken) -> str:
         opened = [FileEntry.FromString(piece) for piece in split(files[name], Kind.FILES, name)]
         for entry in opened:
             if entry.reg.name == b"/root/held":
-                entry.reg.flags |= os.O_CREAT | os.O_EXCL
+                entry.reg.pos = (1 << 63) - 1
         files[name] = join(Kind.FILES, list(opened))
 
     annotations = {contract.TRIGGER_CONTAINERD: "counter"}
@@ -116,7 +115,7 @@ def test_failed_restore_says_why_and_keeps_the_log(
     said = failure.value.details
     assert failure.value.method == "StartContainer"
     assert said.count("CriuFailed") == 1
-    assert "root/held" in said
+    assert "Can't restore file pos" in said
     pod = kubelet.pods[-1]
     log = f"/var/log/nri-restore/default_fails_{pod.spec.uid}/counter/0/restore.log"
     assert log in said

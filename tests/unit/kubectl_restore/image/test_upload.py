@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,35 @@ def test_a_stream_of_unknown_size_goes_on_in_chunks_of_known_size(
     chunks = [headers for method, _, headers in registry.requests if method == "PATCH"][1:]
     assert chunks
     assert all(int(headers["Content-Length"]) <= CHUNK for headers in chunks)
+
+
+class _Watched(_Unsized):
+    """Knows how many readers were under way when one more began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = 0
+        self.beside: list[int] = []
+
+    def pieces(self, offset: int = 0, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+        self.beside.append(self.reading)
+        self.reading += 1
+        try:
+            yield from super().pieces(offset, piece_bytes)
+        finally:
+            self.reading -= 1
+
+
+def test_what_a_broken_request_was_reading_is_not_left_to_the_garbage_collector(start_registry: StartRegistry) -> None:
+    registry, source = start_registry(faults=Faults(drop_patch_after=[300_000, 100])), _Watched()
+    gc.disable()
+    try:
+        _assert_arrived(registry, _send(registry, source))
+    finally:
+        gc.enable()
+    assert len(source.beside) > 2
+    assert not any(source.beside)
+    assert not source.reading
 
 
 def test_a_stream_of_unknown_size_may_end_with_a_chunk(
