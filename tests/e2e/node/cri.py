@@ -46,7 +46,10 @@ class Cri:
                 request, timeout_s=self.deadline_s if deadline_s is None else deadline_s
             )
         except grpc.RpcError as error:
-            raise CriError(name, code_of(error), details_of(error)) from error
+            code = code_of(error)
+            if code is grpc.StatusCode.CANCELLED:  # containerd is told the deadline, and hung up first
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise CriError(name, code, details_of(error)) from error
 
     # ---- runtime ----
 
