@@ -62,7 +62,7 @@ def resumed(cluster: KubeApi, name: str, taken: Taken) -> Container:
     """The container of a pod that runs, asked for its counter: it is past the checkpoint's, and goes on."""
     wait_for(lambda: phase(cluster, name) == "Running", "the pod to run")
     container = backend(cluster).container(name)
-    wait_for(container.logs, "its log")
+    wait_for(container.logs, "its log", timeout_s=60)  # the kubelet backs off after each attempt that came too early
     first = int(container.logs()[-1])
     assert first >= int(taken.logged[-1])
     wait_for(lambda: int(container.logs()[-1]) > first, "the counter to go on")
