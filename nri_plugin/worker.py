@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -291,6 +293,13 @@ class Worker:
             self.stop(plan.container_id)
 
 
+def keep_temporary_files_in(plans: Path) -> None:
+    """Of this process and its children, credentials among them: in memory, where what a killed worker left is found."""
+    for left in plans.glob("nri-restore-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    os.environ["TMPDIR"] = str(plans)
+
+
 def main(descriptor: int) -> None:
     """Serves jobs from the socket ``descriptor`` until its other end closes."""
     for number in (signal.SIGINT, signal.SIGHUP):  # for the session, whoever sends them to the whole service
@@ -308,6 +317,7 @@ def main(descriptor: int) -> None:
         if first := jobs.readline():
             config = read_document(json.loads(first)["config"], source="the session")
             logs.configure(config.log, "worker")
+            keep_temporary_files_in(config.paths.plans)
             worker = Worker(config, send)
             worker.pool.submit(worker.logged, worker.survey)
             worker.pool.submit(worker.logged, worker.cluster.publish)

@@ -104,8 +104,6 @@ def test_restored_container_outlives_daemon_and_containerd(
     counts_on(container)
     assert plan_of(node, container).is_dir()
     kill_daemon(daemon)
-    # Killed while it asked CRIU about the processor, it leaves that folder in /tmp to the system's own cleaning.
-    node.sh("rm -rf /tmp/nri-restore-*")
     node.start_daemon()
 
     node.restart_containerd()

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +20,9 @@ import pytest
 
 import nri_plugin.worker
 from nri_plugin.config import Config
-from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.plan import Plan, plans_in
 from nri_plugin.restore.request import RestoreRequest
-from nri_plugin.worker import ORPHAN_AGE_S, Worker
+from nri_plugin.worker import ORPHAN_AGE_S, Worker, keep_temporary_files_in
 from shared.errors import Refused, Unavailable
 
 
@@ -426,6 +427,20 @@ def test_one_plan_that_cannot_be_cleaned_up_does_not_keep_the_others(
     monkeypatch.setattr(Worker, "remove", fails_for_b, raising=False)
     worker.reconcile(since)
     assert [plan.path.exists() for plan in plans] == [False, True, False]
+
+
+def test_temporary_files_are_beside_the_plans_and_those_of_a_killed_worker_go(
+    config: Config, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    plan, plans = planned("a"), config.paths.plans
+    (plans / "nri-restore-left").mkdir()
+    (plans / "nri-restore-left/cpuinfo.img").touch()
+    keep_temporary_files_in(plans)
+    assert not (plans / "nri-restore-left").exists()
+    assert tempfile.mkdtemp(prefix="nri-restore-").startswith(f"{plans}/")
+    assert [each.path for each in plans_in(plans)] == [plan.path]
 
 
 def test_worker_process_does_its_jobs_and_ends_when_its_session_does(
