@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket as sockets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,21 @@ SOCKET: Final = "metrics.sock"
 """Among the plans."""
 REQUEST_LIMIT_BYTES: Final = 8 << 10
 REQUEST_S: Final = 5.0
+
+
+def ask(plans: Path) -> str:
+    """What the daemon whose plans these are answers, headers included; raises OSError within REQUEST_S seconds."""
+    with sockets.socket(sockets.AF_UNIX) as client:
+        client.settimeout(REQUEST_S)
+        client.connect(str(plans / SOCKET))
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        with client.makefile("rb") as answer:
+            return answer.read().decode(errors="replace")
+
+
+def hears_of_containers(answer: str) -> bool:
+    """Whether the runtime tells the daemon that answered so of its containers."""
+    return "\nnri_restore_nri_connected 1\n" in answer
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,10 +16,9 @@ from nri_plugin.daemonset.entering import enter_node, kept
 from nri_plugin.daemonset.places import CURRENT
 from nri_plugin.restore.outcome import state_of
 from nri_plugin.restore.plan import plans_in
-from nri_plugin.scrape import SOCKET
+from nri_plugin.scrape import ask, hears_of_containers
 from shared.errors import RestoreError, Unavailable
 
-PROBE_S: Final = 5.0
 DRAIN_S: Final = 60.0
 """Less than the pod's terminationGracePeriodSeconds."""
 CERTIFICATES: Final = (
@@ -79,21 +77,17 @@ def alive() -> None:
 
 def ready() -> None:
     """Raises Unavailable: DaemonSilent; DaemonNotConnected where it does not hear of the runtime's containers."""
-    if "\nnri_restore_nri_connected 1\n" not in _metrics():
+    if not hears_of_containers(_metrics()):
         raise Unavailable("DaemonNotConnected", "the daemon is not connected to the container runtime; is NRI on?")
 
 
 def _metrics() -> str:
     enter_node()
-    path = load(DEFAULT_PATH).paths.plans / SOCKET
+    plans = load(DEFAULT_PATH).paths.plans
     try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PROBE_S)
-            client.connect(str(path))
-            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-            return b"".join(iter(lambda: client.recv(1 << 16), b"")).decode()
+        return ask(plans)
     except OSError as error:
-        raise Unavailable("DaemonSilent", f"the daemon does not answer on {path}: {error}") from error
+        raise Unavailable("DaemonSilent", f"the daemon does not answer in {plans}: {error}") from error
 
 
 ROLES: Final[dict[str, Callable[[], None]]] = {

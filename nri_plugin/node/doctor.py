@@ -20,7 +20,7 @@ from nri_plugin.node.changes import read
 from nri_plugin.node.configure import WRAPPER_CONFIG, find
 from nri_plugin.node.toml import Table, merged, parse, table
 from nri_plugin.restore.kernel import check_kernel
-from nri_plugin.scrape import SOCKET
+from nri_plugin.scrape import ask, hears_of_containers
 from shared.contract import CRIU_CONFIG
 from shared.errors import CommandFailed, RestoreError
 from shared.run import run
@@ -36,7 +36,7 @@ OLDEST_RUNC = (1, 1)
 RECONNECTS_IN_S = 5.0
 """How soon a healthy daemon finds a runtime that was restarted (nri/reconnect.py), with some to spare."""
 ANSWERS_IN_S = 5.0
-"""How soon a healthy runtime or daemon answers."""
+"""How soon a healthy runtime answers."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def daemon(config: Config, patience_s: float = RECONNECTS_IN_S) -> Finding:
     finally:
         os.close(descriptor)
     deadline = time.monotonic() + patience_s
-    while not _told_events(config.paths.plans / SOCKET):
+    while not _told_events(config.paths.plans):
         if time.monotonic() >= deadline:
             text = "it runs, but the runtime does not tell it of containers"
             return Finding("daemon", "fail", text, "see its log; is the runtime up?")
@@ -195,16 +195,11 @@ def daemon(config: Config, patience_s: float = RECONNECTS_IN_S) -> Finding:
     return Finding("daemon", "ok", "runs, and the runtime tells it of containers")
 
 
-def _told_events(metrics: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(ANSWERS_IN_S)
-        try:
-            client.connect(str(metrics))
-            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-            said = client.makefile("rb").read()
-        except OSError:
-            return False
-    return b"\nnri_restore_nri_connected 1\n" in said
+def _told_events(plans: Path) -> bool:
+    try:
+        return hears_of_containers(ask(plans))
+    except OSError:
+        return False
 
 
 def runtime_class(name: str, kubeconfigs: tuple[str, ...] = ("/etc/kubernetes/kubelet.conf",)) -> Finding:
