@@ -104,7 +104,8 @@ def test_runtime_without_checkpoints_is_named(cluster: KubeApi, restore: Cli, bu
 
 
 def test_reason_of_criu_is_read_on_the_node(cluster: KubeApi, restore: Cli, busybox: str) -> None:
-    script = "sleep 99 | nc -l -p 99 & until sleep 99 | nc 127.0.0.1 99; do sleep 0.1; done"
+    listens = "cat /proc/net/tcp /proc/net/tcp6 | grep -q ':0063 .* 0A '"
+    script = f"sleep 99 | nc -l -p 99 & until {listens}; do sleep 0.1; done; sleep 99 | nc 127.0.0.1 99"
     create(cluster, "connected", busybox, script=script)
     wait_for(lambda: phase(cluster, "connected") == "Running", "the pod to run")
     listed = backend(cluster).container("connected")
