@@ -125,7 +125,12 @@ def read_tasks(images: ImageDirectory) -> tuple[Task, ...]:
 
 
 def read_tree(images: ImageDirectory) -> list[PstreeEntry]:
-    """pstree.img, checked to be one tree of distinct tasks and threads."""
+    """pstree.img, checked to be one tree of distinct tasks and threads, each task the first of its own threads.
+
+    The number a task has among its threads is taken for what CRIU takes it: the task itself, whatever is written there.
+    CRIU does not read it (criu/pstree.c, read_one_pstree_item) and for a zombie writes it from memory it never set
+    (criu/seize.c, collect_threads).
+    """
     name = images.path(Kind.PSTREE.file())
     entries = images.entries(Kind.PSTREE, PstreeEntry)
     tasks: set[int] = set()
@@ -138,8 +143,9 @@ def read_tree(images: ImageDirectory) -> list[PstreeEntry]:
             raise damaged(name, f"has task {entry.pid} before its parent {entry.ppid}")
         if entry.ppid == 0 and tasks:
             raise damaged(name, f"has a second root, task {entry.pid}")
-        if len(entry.threads) == 0 or entry.threads[0] != entry.pid:
-            raise damaged(name, f"does not begin the threads of task {entry.pid} with itself")
+        if not entry.threads:
+            raise damaged(name, f"has no thread of task {entry.pid}")
+        entry.threads[0] = entry.pid
         thread_count += len(entry.threads)
         if len(tasks) >= TASKS_MAX or thread_count > THREADS_MAX:
             raise damaged(name, "has too many tasks or threads")
@@ -164,6 +170,8 @@ def _task(images: ImageDirectory, entry: PstreeEntry) -> Task:
     if core.tc.HasField("old_seccomp_mode") or core.tc.HasField("old_seccomp_filter"):
         # CRIU lets this override the thread's own mode (criu/cr-restore.c), so it could hide a missing filter
         raise damaged(name, "has the seccomp mode of CRIU before 3.9, which would replace the thread's")
+    if not alive and len(entry.threads) > 1:
+        raise damaged(images.path(Kind.PSTREE.file()), f"has threads of task {entry.pid}, which has ended")
     threads = _threads(images, entry.threads, core) if alive else ()
     has_ids = alive or Kind.IDS.file(entry.pid) in images
     ids = images.one(Kind.IDS, TaskKobjIdsEntry, entry.pid) if has_ids else TaskKobjIdsEntry()

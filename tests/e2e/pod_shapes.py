@@ -104,6 +104,11 @@ SHAPES: Final = (
         init=True,
         sees="ps | grep -q '[s]leep 3600'",
     ),
+    Shape(
+        "zombies",
+        before="sh -c ': & : & exec tail -f /dev/null' & true",
+        sees="test $(cat /proc/[0-9]*/status | grep -c 'State:.Z') -ge 2",
+    ),
     Shape("terminal", {"tty": True, "stdin": True}),
     Shape("standard-input", {"stdin": True}),
     Shape(

@@ -44,6 +44,17 @@ def test_tree_with_its_states(dumped: Dumped) -> None:
     assert root.limits == (Limit((1 << 64) - 1, (1 << 64) - 1),) * 16
 
 
+def test_zombies_are_numbered_as_criu_leaves_them(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes(3)
+    for pid in (2, 3):
+        dump.core(pid).tc.task_state = 2
+        tree(dump)[pid - 1].threads[:] = [1]
+    assert [(task.pid, task.state, task.threads) for task in tasks(dump, dumped)[1:]] == [
+        (2, "dead", ()),
+        (3, "dead", ()),
+    ]
+
+
 def test_credentials_of_each_thread(dumped: Dumped) -> None:
     dump = SyntheticDump.of_processes()
     tree(dump)[0].threads.append(7)
@@ -117,6 +128,12 @@ def many_groups(dump: SyntheticDump) -> None:
     dump.core(1).thread_core.creds.groups.extend(range(65_536))
 
 
+def zombie_with_threads(dump: SyntheticDump) -> None:
+    tree(dump).append(PstreeEntry(pid=2, ppid=1, pgid=1, sid=1, threads=[2, 3]))
+    dump.images["core-2.img"] = [core_of_task()]
+    dump.core(2).tc.task_state = 2
+
+
 CASES: dict[str, tuple[Callable[[SyntheticDump], None], str, str, str]] = {
     "no task": (lambda dump: tree(dump).clear(), "ImageDamaged", "pstree.img", "has no task"),
     "pid 0": (pstree(pid=0, ppid=1, threads=[0]), "ImageDamaged", "pstree.img", "task 0"),
@@ -124,8 +141,9 @@ CASES: dict[str, tuple[Callable[[SyntheticDump], None], str, str, str]] = {
     "two roots": (pstree(pid=2, ppid=0, threads=[2]), "ImageDamaged", "pstree.img", "second root"),
     "unknown parent": (pstree(pid=2, ppid=9, threads=[2]), "ImageDamaged", "pstree.img", "before its parent 9"),
     "own parent": (pstree(pid=2, ppid=2, threads=[2]), "ImageDamaged", "pstree.img", "before its parent 2"),
-    "no threads": (pstree(pid=2, ppid=1), "ImageDamaged", "pstree.img", "threads of task 2"),
-    "leader is not first": (pstree(pid=2, ppid=1, threads=[3, 2]), "ImageDamaged", "pstree.img", "threads of task 2"),
+    "no threads": (pstree(pid=2, ppid=1), "ImageDamaged", "pstree.img", "no thread of task 2"),
+    "leader not first": (pstree(pid=2, ppid=1, threads=[3, 2]), "ImageDamaged", "pstree.img", "one thread twice"),
+    "threads of a zombie": (zombie_with_threads, "ImageDamaged", "pstree.img", "threads of task 2, which has ended"),
     "thread twice": (pstree(pid=2, ppid=1, threads=[2, 2]), "ImageDamaged", "pstree.img", "one thread twice"),
     "thread of another": (pstree(pid=2, ppid=1, threads=[2, 1]), "ImageDamaged", "pstree.img", "one thread twice"),
     "unknown state": (changed(task_state=9), "ImageDamaged", "core-1.img", "unknown task state 9"),
