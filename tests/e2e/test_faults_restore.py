@@ -105,7 +105,9 @@ def test_restore_cut_short(
 
 
 CONNECTED = (
-    "(sleep 1000 | nc -l -p 7000 >/dev/null) & sleep 0.3; (sleep 1000 | nc 127.0.0.1 7000 >/dev/null) & i=0; "
+    "(sleep 1000 | nc -l -p 7000 >/dev/null) & "
+    "until cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1B58 .* 0A '; do sleep 0.1; done; "
+    "(sleep 1000 | nc 127.0.0.1 7000 >/dev/null) & until grep -q ' 01 ' /proc/net/tcp; do sleep 0.1; done; i=0; "
     "while :; do i=$((i+1)); echo $i; sleep 0.1; done"
 )
 """A counter that holds a TCP connection with itself, so that CRIU locks the network it restores in."""

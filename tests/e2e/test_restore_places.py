@@ -38,8 +38,12 @@ def server_checkpoint(node_of: Callable[[Flavour], Node], registry: Registry, ch
     script = _SERVER.format(registry=registry.address)
     spec = ContainerSpec(base, "server", ("sh", "-c", script))
 
+    fetched = "wget -q -O - http://127.0.0.1:8080/"
+    closed = "while cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1F90 .* 0[18] '; do sleep 0.01; done"
+
     def serves(container: Container) -> bool:
-        return container.exec("wget", "-q", "-O", "-", "http://127.0.0.1:8080/").exit_code == 0
+        """And holds no connection any more, which CRIU would not dump."""
+        return container.exec("sh", "-c", f"{fetched} && {closed}").exit_code == 0
 
     return checkpointed(Kubelet(node_of("containerd-2.1")), checkpoints, PodSpec("server"), spec, serves)
 

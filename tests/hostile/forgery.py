@@ -49,6 +49,10 @@ def kind_of(name: str) -> Kind:
     raise KeyError(name)
 
 
+_ALIVE = 1
+"""TaskState of criu/include/pid.h."""
+
+
 class Forgery:
     """The files of an archive by name, CRIU's images as messages, and what the tar around them will look like."""
 
@@ -100,13 +104,17 @@ class Forgery:
 
     @property
     def pids(self) -> list[int]:
-        return [entry.pid for entry in self.image("pstree.img")]
+        """Of the processes that live: a dump may be taken just when a child has ended."""
+        return [entry.pid for entry in self._live()]
+
+    def _live(self) -> Iterator[Any]:
+        return (entry for entry in self.image("pstree.img") if self.core(entry.pid).tc.task_state == _ALIVE)
 
     def core(self, tid: int = 1) -> Any:
         return self.image(f"core-{tid}.img")[0]
 
     def cores(self) -> Iterator[Any]:
-        for entry in self.image("pstree.img"):
+        for entry in self._live():
             for tid in entry.threads:
                 yield self.core(tid)
 
