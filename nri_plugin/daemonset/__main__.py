@@ -1,4 +1,4 @@
-"""``python -m nri_plugin.daemonset ROLE``: what the pod's containers, its probes and its preStop hook run."""
+"""``python -m nri_plugin.daemonset ROLE [OPTION]``: what the pod's containers, its probes and its preStop hook run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from nri_plugin.restore.plan import plans_in
 from nri_plugin.scrape import ask, hears_of_containers
 from shared.errors import RestoreError, Unavailable
 
+DEFAULT_RUNTIME: Final = "--default-runtime"
 DRAIN_S: Final = 60.0
 """Less than the pod's terminationGracePeriodSeconds."""
 CERTIFICATES: Final = (
@@ -44,10 +45,13 @@ def daemon() -> None:
     os.execve(command[0], command, environment)
 
 
-def install() -> None:
+def install(option: str | None = None) -> None:
+    """``--default-runtime`` is that of ``nri-restore node configure``."""
     from nri_plugin.daemonset.installing import install
 
-    install(CURRENT.resolve())
+    if option not in {None, DEFAULT_RUNTIME}:
+        sys.exit(f"nri-restore: install knows no option {option}; it knows {DEFAULT_RUNTIME}")
+    install(CURRENT.resolve(), default=option == DEFAULT_RUNTIME)
 
 
 def uninstall() -> None:
@@ -90,7 +94,7 @@ def _metrics() -> str:
         raise Unavailable("DaemonSilent", f"the daemon does not answer in {plans}: {error}") from error
 
 
-ROLES: Final[dict[str, Callable[[], None]]] = {
+ROLES: Final[dict[str, Callable[..., None]]] = {
     "run": daemon,
     "install": install,
     "uninstall": uninstall,
@@ -101,10 +105,10 @@ ROLES: Final[dict[str, Callable[[], None]]] = {
 }
 
 
-def main(role: str) -> None:
+def main(role: str, *options: str) -> None:
     """An error of ours is one line and exit status 1."""
     try:
-        ROLES[role]()
+        ROLES[role](*options)
     except RestoreError as error:
         sys.exit(f"nri-restore: {error.reason}: {error}")
 

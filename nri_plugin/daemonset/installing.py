@@ -22,8 +22,11 @@ from nri_plugin.restore.mounting import delete_tree
 from nri_plugin.restore.plan import plans_in
 
 
-def install(tree: Path) -> None:
-    """Copies the tree to the node and configures the runtime, which is restarted only when that changed something."""
+def install(tree: Path, *, default: bool = False) -> None:
+    """Copies the tree to the node and configures the runtime, which is restarted only when that changed something.
+
+    ``default``: the handler becomes the runtime's default.
+    """
     source, files = kept(tree), kept(FILES)
     assert source
     enter_node()
@@ -34,7 +37,7 @@ def install(tree: Path) -> None:
             shutil.rmtree(other)
     if TMPFILES.parent.is_dir():
         shutil.copyfile(CURRENT / TMPFILES.name, TMPFILES)
-    cli.configure(etc=files, restart=True)
+    cli.configure(etc=files, default=default, restart=True)
 
 
 def _copy(source: Path, target: Path) -> None:

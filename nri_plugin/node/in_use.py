@@ -27,7 +27,8 @@ def refuse_in_use(config: Config) -> None:
             "HandlerInUse",
             f"{count} containers and pod sandboxes on this node were made through {NAME}, which their runtime needs to "
             "stop them; drain the node, then do this again (where the handler is the default, run `nri-restore node "
-            "configure --restart` before, so that what comes back is made without it)",
+            "configure --restart`, or roll the DaemonSet out without defaultRuntime, before: what comes back is then "
+            "made without it)",
         )
 
 

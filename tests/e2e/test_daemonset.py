@@ -1,6 +1,6 @@
 """The DaemonSet's pod on a node without Python: its containers and probes as the rendered manifests say.
 
-Install, restore, upgrade under a running restored container, and uninstall.
+Install, restore, upgrade under a running restored container, and uninstall; on one with the handler as the default.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import grpc
 import pytest
 import yaml
 
+from nri_plugin.daemonset.__main__ import DEFAULT_RUNTIME
+from shared.contract import HANDLER
 from shared.run import run
 from tests.e2e.kubectl import kubectl
 from tests.e2e.node.counter import count, printed
@@ -24,7 +26,7 @@ from tests.e2e.node.network import Network
 from tests.e2e.node.node import Node
 from tests.e2e.node.places import CHECKOUT
 from tests.e2e.node.registry import Registry
-from tests.e2e.node.roots import FLAVOURS, base_root
+from tests.e2e.node.roots import base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.systemd_node import SystemdNode
 from tests.e2e.node.waiting import wait_for
@@ -47,7 +49,7 @@ def image(registry: Registry) -> str:
     return local("nri-restore:1")
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture
 def fresh(request: pytest.FixtureRequest, network: Network, registry: Registry, busybox: str) -> Iterator[SystemdNode]:
     """A node that has neither Python nor anything of ours."""
     with SystemdNode(request.param, network, "daemonset") as node:
@@ -65,15 +67,21 @@ def rendered(name: str) -> dict[str, Object]:
     return {each["kind"]: each for each in yaml.safe_load_all(text)}
 
 
+def default_runtime(node: SystemdNode) -> str:
+    (line,) = {each for each in node.sh("containerd config dump").splitlines() if "default_runtime_name =" in each}
+    return line.partition("=")[2].strip(" '\"")
+
+
 class DaemonPod:
     """A pod of the rendered DaemonSet, made as the kubelet makes it."""
 
-    def __init__(self, kubelet: Kubelet, name: str, image: str, files: Mapping[str, str]) -> None:
+    def __init__(self, kubelet: Kubelet, name: str, image: str, files: Mapping[str, str], *options: str) -> None:
         self.node = kubelet.node
         template = rendered(name)["DaemonSet"]["spec"]["template"]
         self.spec = template["spec"]
         for each in [*self.spec["initContainers"], *self.spec["containers"]]:
             each["image"] = image
+        self.spec["initContainers"][0]["args"] += options
         metadata = {"name": f"nri-restore-{name}", "namespace": "nri-restore", "uid": str(uuid.uuid4())}
         plan = planned({"metadata": metadata, "spec": self.spec}, "", lambda kind, name: {"data": dict(files)})
         have(self.node, image)
@@ -104,9 +112,9 @@ class DaemonPod:
 
     def end(self, kubelet: Kubelet) -> None:
         """As the kubelet ends a pod: preStop, then SIGTERM."""
-        (container,) = (each for each in self.pod.containers if each.spec is self.main)
+        container = next((each for each in self.pod.containers if each.spec is self.main), None)
         hook = self.spec["containers"][0].get("lifecycle", {}).get("preStop")
-        if hook:
+        if hook and container:
             assert container.exec(*hook["exec"]["command"]).exit_code == 0
             container.stop(grace_s=10)
             assert container.status().exit_code == 0, container.logs()
@@ -114,8 +122,15 @@ class DaemonPod:
         kubelet.pods.remove(self.pod)
 
 
+@pytest.mark.parametrize(
+    ("fresh", "options"),
+    [("containerd-1.7", ()), ("containerd-2.1", (DEFAULT_RUNTIME,))],
+    indirect=["fresh"],
+    ids=["containerd-1.7", "default runtime of containerd-2.1"],
+)
 def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     fresh: SystemdNode,
+    options: tuple[str, ...],
     taken: Taken,
     kubelet_of: Callable[[Node], Kubelet],
     images: Images,
@@ -126,9 +141,10 @@ def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     ordinary = kubelet.run_pod(PodSpec("ordinary")).run(ContainerSpec(busybox, command=("sleep", "1000")))
     before, stored = everything(node), store(node)
 
-    first = DaemonPod(kubelet, "base", image, {"config.toml": "# none\n"})
+    first = DaemonPod(kubelet, "base", image, {"config.toml": "# none\n"}, *options)
     code, said = first.initialised()
     assert (code, "restarted containerd" in said) == (0, True), said
+    assert default_runtime(node) == (HANDLER if options else "runc")
     daemon = first.started()
     doctor = node.run([PROGRAM, "node", "doctor", "-o", "json"], check=False, timeout_s=60)
     assert [each for each in json.loads(doctor.stdout) if each["level"] == "fail"] == []
@@ -147,7 +163,7 @@ def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     tree = node.path("/opt/nri-restore/current").readlink().name
     assert name_of(node.path(f"/opt/nri-restore/{tree}")) == tree, "whole, and what runs writes nothing there"
     node.sh(f"cd /opt/nri-restore && mv {tree} 0.0.9-old && ln -sfn 0.0.9-old current")
-    second = DaemonPod(kubelet, "base", image, {"config.toml": "[cache]\nunused = 4\n"})
+    second = DaemonPod(kubelet, "base", image, {"config.toml": "[cache]\nunused = 4\n"}, *options)
     code, said = second.initialised()
     assert (code, "restarted" in said) == (0, False), said
     assert "changed /etc/nri-restore/config.toml" in said
@@ -156,6 +172,11 @@ def test_install_restore_upgrade_and_uninstall_by_the_daemonset(
     seen = count(container)
     container.wait_for(lambda each: count(each) > seen, "the counter to go on over the upgrade")
     second.end(kubelet)
+
+    given_back = DaemonPod(kubelet, "base", image, {})
+    code, said = given_back.initialised()
+    assert (code, "restarted containerd" in said, default_runtime(node)) == (0, bool(options), "runc"), said
+    given_back.end(kubelet)
 
     last = DaemonPod(kubelet, "uninstall", image, {})
     code, said = last.initialised()

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from nri_plugin.daemonset.__main__ import DRAIN_S, ROLES
+from nri_plugin.daemonset.__main__ import DEFAULT_RUNTIME, DRAIN_S, ROLES
 from nri_plugin.daemonset.places import CURRENT, FILES
 from shared.contract import HANDLER
 from shared.errors import CommandFailed
@@ -49,21 +49,30 @@ def uninstall(tmp_path: Path) -> Path:
     return KUSTOMIZE / "uninstall"
 
 
-def with_all_rights(tmp_path: Path) -> Path:
+def with_components(tmp_path: Path, *names: str) -> Path:
     there = os.path.relpath(KUSTOMIZE, tmp_path)
-    document = {"resources": [f"{there}/base"], "components": [f"{there}/pull-secrets", f"{there}/node-facts"]}
+    document = {"resources": [f"{there}/base"], "components": [f"{there}/{name}" for name in names]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(document))
     return tmp_path
+
+
+def with_all_rights(tmp_path: Path) -> Path:
+    return with_components(tmp_path, "pull-secrets", "node-facts")
+
+
+def as_default_runtime(tmp_path: Path) -> Path:
+    return with_components(tmp_path, "default-runtime")
 
 
 CASES = [
     (base, ()),
     (uninstall, ("uninstall=true",)),
     (with_all_rights, ("rbac.pullSecrets=true", "rbac.nodeFacts=true")),
+    (as_default_runtime, ("defaultRuntime=true",)),
 ]
 
 
-@pytest.mark.parametrize(("folder", "values"), CASES, ids=["base", "uninstall", "all rights"])
+@pytest.mark.parametrize(("folder", "values"), CASES, ids=["base", "uninstall", "all rights", "default runtime"])
 def test_kustomize_and_helm_say_the_same_and_kubernetes_takes_it(
     tmp_path: Path, folder: Any, values: tuple[str, ...]
 ) -> None:
@@ -104,6 +113,18 @@ def test_manifests_name_what_the_image_has(tmp_path: Path) -> None:
     assert init["volumeMounts"][0]["mountPath"] == str(FILES)
     assert spec["terminationGracePeriodSeconds"] > DRAIN_S + 10
     assert found["RuntimeClass", "nri-restore"]["handler"] == HANDLER
+
+
+def test_default_runtime_is_asked_for_in_the_words_that_install_knows(tmp_path: Path) -> None:
+    assert pod_spec(kustomized(base(tmp_path)))["initContainers"][0]["args"] == ["install"]
+    spec = pod_spec(kustomized(as_default_runtime(tmp_path)))
+    assert spec["initContainers"][0]["args"] == ["install", DEFAULT_RUNTIME]
+
+
+def test_chart_has_the_default_given_back_before_it_uninstalls() -> None:
+    with pytest.raises(CommandFailed) as refused:
+        templated("uninstall=true", "defaultRuntime=true")
+    assert "helm upgrade with defaultRuntime=false" in refused.value.stderr
 
 
 def test_version_is_the_projects(tmp_path: Path) -> None:

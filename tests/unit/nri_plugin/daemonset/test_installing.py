@@ -25,12 +25,16 @@ class Node:
         monkeypatch.setattr(installing, "CURRENT", self.place / "current")
         monkeypatch.setattr(installing, "TMPFILES", root / "tmpfiles.d/nri-restore.conf")
         monkeypatch.setattr(installing, "enter_node", lambda: None)
-        monkeypatch.setattr(installing.cli, "configure", lambda **words: self.configured.append("configure"))
+        monkeypatch.setattr(installing.cli, "configure", self.configure)
         monkeypatch.setattr(installing.cli, "unconfigure", lambda **words: self.configured.append("unconfigure"))
 
-    def install(self, name: str) -> None:
+    def configure(self, *, default: bool, restart: bool, **words: object) -> None:
+        assert restart
+        self.configured.append("configure --default-runtime" if default else "configure")
+
+    def install(self, name: str, *, default: bool = False) -> None:
         tree(self.image / name)
-        installing.install(self.image / name)
+        installing.install(self.image / name, default=default)
 
     @property
     def found(self) -> set[str]:
@@ -55,6 +59,11 @@ def test_newer_tree_takes_the_place_of_older_and_half_ones(node: Node) -> None:
     assert node.found == {"2-b", "current", "another-program"}
     assert (node.place / "current/bin/python3").read_text() == "2-b"
     assert node.configured == ["configure", "configure"]
+
+
+def test_handler_becomes_the_default_runtime_when_that_is_asked_for(node: Node) -> None:
+    node.install("1-a", default=True)
+    assert node.configured == ["configure --default-runtime"]
 
 
 def test_tree_that_is_there_is_not_copied_again(node: Node) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from nri_plugin.config import Config
 from nri_plugin.daemonset import __main__ as roles
+from nri_plugin.daemonset import installing
 from nri_plugin.metrics import Metrics
 from nri_plugin.restore.plan import Plan
 from nri_plugin.scrape import served
@@ -41,6 +42,21 @@ def test_daemon_is_ready_once_it_is_connected(config: Config) -> None:
     assert asked(config, "ready", connected=True) == ""
     assert "DaemonNotConnected" in asked(config, "ready", connected=False)
     assert asked(config, "alive", connected=False) == "", "it connects by itself; a restart would not help"
+
+
+@pytest.mark.parametrize(("options", "default"), [((), False), (("--default-runtime",), True)])
+def test_install_passes_on_whether_the_handler_becomes_the_default(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], default: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(installing, "install", lambda tree, *, default: asked.append(default))
+    roles.main("install", *options)
+    assert asked == [default]
+
+
+def test_install_takes_no_other_option() -> None:
+    with pytest.raises(SystemExit, match="install knows no option --default; it knows --default-runtime"):
+        roles.main("install", "--default")
 
 
 def test_daemon_that_does_not_answer_is_not_alive() -> None:
