@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -24,16 +24,13 @@ from tests.e2e.node.processes import children
 from tests.e2e.node.program import Program
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.specs import ContainerSpec, PodSpec
-from tests.e2e.node.waiting import wait_for
+from tests.e2e.node.waiting import LIMIT_S, wait_for
 from tests.e2e.restoring import Taken, have
 
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
 _background = ThreadPoolExecutor(8)
-
-# Made once, kept on purpose.
-STATE: Final = {"/var/lib/nri-restore", "/var/lib/nri-restore/images"}
 
 
 def fresh_image(registry: Registry, taken: Taken) -> str:
@@ -78,7 +75,7 @@ def counts_on(container: Container) -> None:
 def restores_at_last(pod: Pod, taken: Taken) -> Container:
     """Attempt after attempt, as the kubelet does, until one restores."""
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while True:
         try:
             # A creation that ran into its deadline may have come to be all the same; the kubelet then finds it listed.
@@ -100,13 +97,11 @@ def runs_ordinary(kubelet: Kubelet, image: str, name: str) -> None:
     kubelet.pods.remove(pod)
 
 
-def left_over(node: Node, before: Inventory, *, timeout_s: float = 20) -> dict[str, list[str]]:
-    """What is left beyond ``before`` once the kubelet collects images, but for what is kept on purpose."""
+def left_over(node: Node, before: Inventory, *, without: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """What is left beyond ``before`` once the kubelet collects images; ``without`` as in ``settled``."""
     for image in node.inventory().beyond(before).get("images", []):
         node.cri.remove_image(image)
-    left = settled(node, before, timeout_s=timeout_s, ignoring=("files",))
-    files = [file for file in node.inventory().beyond(before).get("files", []) if file not in STATE]
-    return {**left, **({"files": files} if files else {})}
+    return settled(node, before, without=without)
 
 
 @contextmanager
@@ -121,13 +116,21 @@ def no_defect(node: Node) -> Iterator[None]:
 
 def worker_of(daemon: Program) -> int:
     """Process id of the daemon's worker."""
-    wait_for(lambda: bool(children(daemon.pid)), "the daemon's worker")
-    return children(daemon.pid)[0]
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found[:] = children(daemon.pid)
+        return bool(found)
+
+    wait_for(is_there, "the daemon's worker")
+    return found[0]
 
 
 def kill_daemon(daemon: Program, *, worker_too: bool = False) -> None:
     if worker_too:
-        os.kill(worker_of(daemon), signal.SIGKILL)
+        worker = worker_of(daemon)
+        daemon.pause()  # or it starts another
+        os.kill(worker, signal.SIGKILL)
     daemon.kill()
 
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.e2e.node.machine import Machine
 from tests.e2e.node.program import Program
+from tests.e2e.node.waiting import LIMIT_S
 
 USER: Final = "tester"
 PASSWORD: Final = "secret"
@@ -54,7 +55,7 @@ class Service:
         )
         log = f"/var/log/registry-{self.port}.log"
         self.program: Program = self.machine.spawn(["docker-registry", "serve", configuration], log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while True:
             try:
                 return socket.create_connection((self.machine.address, self.port), 1).close()

@@ -17,6 +17,7 @@ from tests.e2e.faults import (
     left_over,
     no_defect,
     plan_of,
+    processes_naming,
     refused,
     restores_at_last,
     restoring_pod,
@@ -83,7 +84,8 @@ def test_killed_while_it_prepares(
         assert daemon.running
     else:
         node.start_daemon()
-    counts_on(pod.restart(container))
+    # A container that is created before there is another worker is refused, and tried again.
+    counts_on(restores_at_last(pod, own_checkpoint))
     kubelet.remove_all()
     assert not left_over(node, before)
 
@@ -118,7 +120,7 @@ def test_restored_container_outlives_daemon_and_containerd(
 
     # It connects again by itself, within its back-off.
     counts_on(restores_at_last(restoring_pod(kubelet, own_checkpoint, image, "second"), own_checkpoint))
-    container.stop()
+    container.stop(grace_s=10)
     assert container.status().exit_code == 3
     kubelet.remove_all()
     assert not left_over(node, before)
@@ -210,7 +212,7 @@ def test_sigterm_answers_what_is_being_decided_and_ends_cleanly(
         assert node.daemon.stop() == 0
         assert creating.exception() is None
         assert "PreparationLost" in refused(pod.containers[0].start)
-    assert not [line for line in node.processes().values() if "nri_plugin" in line]
+    wait_for(lambda: not processes_naming(node, "nri_plugin"), "the worker to end too")
     with_daemon(node)
     counts_on(pod.restart(pod.containers[0]))
 
@@ -227,7 +229,7 @@ def test_orphans_go_when_the_daemon_starts_and_what_lives_stays(
         own_checkpoint.spec
     )
     views = node.path("/run/nri-restore/views")
-    assert len(list(views.iterdir())) == 3
+    wait_for(lambda: len(list(views.iterdir())) == 3, "no views but of these")
     kill_daemon(daemon)
     exited.stop(grace_s=0)
     other.remove()

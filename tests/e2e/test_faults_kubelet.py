@@ -62,15 +62,14 @@ def test_pod_ends_while_its_checkpoint_is_pulled(
         waits(container)
         began = time.monotonic()
         if how == "sandbox stopped":
-            node.cri.stop_pod_sandbox(pod.id, deadline_s=8)
+            node.cri.stop_pod_sandbox(pod.id, deadline_s=20)
         else:
             pod.stop(grace_s=2)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20, "less than an attempt may wait by itself"
         assert ("StillPreparing: " if how == "sandbox stopped" else "Cancelled: ") in refused(starting.result)
         assert container.state == EXITED
-        assert not processes_naming(node, container.id)
+        wait_for(lambda: not processes_naming(node, container.id), "what waited to end")
         kubelet.remove_all()
-        assert time.monotonic() - began < 12
     assert not left_over(node, before)
 
 
@@ -136,16 +135,19 @@ def test_probes_of_a_restored_container(
     pod = restoring_pod(kubelet, taken, fresh_image(registry, taken), "resumed")
     container = pod.create(taken.spec)
     container.start()
-    numbers = []
-    for _ in range(5):
-        assert container.exec("test", "-s", "/root/count", timeout_s=1).exit_code in {0, 1}
-        # The file is empty for a moment at each step.
-        numbers.append(int(node.sh(f"busybox wget -q -T 2 -O - http://{pod.ip}:8080/count") or 0))
-        time.sleep(0.1)
-    seen = [number for number in numbers if number]
+    seen: list[int] = []
+
+    def served() -> bool:
+        """Twice another number at least; the file is empty for a moment at each step."""
+        assert container.exec("test", "-s", "/root/count", timeout_s=10).exit_code in {0, 1}
+        if text := node.sh(f"busybox wget -q -T 10 -O - http://{pod.ip}:8080/count").strip():
+            seen.append(int(text))
+        return len(set(seen)) > 2
+
+    wait_for(served, "the served number to go on")
     assert seen == sorted(seen)
-    assert seen[-1] > seen[0] > 3
-    assert container.exec("false", timeout_s=1).exit_code == 1
+    assert seen[0] > 3
+    assert container.exec("false", timeout_s=10).exit_code == 1
     with pytest.raises(CriError) as late:
         container.exec("sleep", "5", timeout_s=1)
     assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED

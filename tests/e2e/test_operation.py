@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nri_plugin.worker_process import PING_S
 from tests.e2e.faults import counts_on, criu_hook, fresh_image, refused, restoring_pod
 from tests.e2e.node.kubelet import Kubelet
 from tests.e2e.node.node import PYTHON_PATH, Node
@@ -24,7 +23,7 @@ class Scraped(http.client.HTTPConnection):
     """A connection to the unix socket of a node's metrics."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5)
+        super().__init__("localhost", timeout=300)
         self.path = path
 
     def connect(self) -> None:
@@ -70,7 +69,7 @@ def test_restores_are_counted_listed_and_shown(
     assert "AnnotationInvalid" in refused(lambda: unwanted.create(own_checkpoint.spec))
 
     wanted = {("restored", ""): 1, ("failed", "CriuFailed"): 1, ("refused", "AnnotationInvalid"): 1}
-    wait_for(lambda: results(node) == wanted, "the restores to be counted", timeout_s=4 * PING_S)
+    wait_for(lambda: results(node) == wanted, "the restores to be counted")
     found = metrics(node)
     assert found["phase_duration_seconds_count", "restore"] == 1
     assert found["phase_duration_seconds_count", "view"] == 2
@@ -87,7 +86,7 @@ def test_restores_are_counted_listed_and_shown(
         "default/failing": ["failed", "CriuFailed"],
     }
     kubelet.remove_all()
-    assert nri_restore("list") == ""
+    wait_for(lambda: nri_restore("list") == "", "the plans to be removed")
     said = nri_restore("show", failing.id[:12])
     assert "State:     failed, the container is gone\nReason:    CriuFailed: " in said
     assert re.search(r"Log: +/var/log/nri-restore/.*/restore.log, its end:\n.*Error \(criu/", said, re.DOTALL)

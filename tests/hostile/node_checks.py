@@ -13,8 +13,6 @@ FOLDERS = ("/etc", "/root", "/home", "/usr/local", "/var/spool", "/srv", "/boot"
 """Where an attack would leave something; what a node itself writes while it runs is elsewhere."""
 _OWN = ("/var/lib/kubelet/pods/", "/var/log/pods/")
 """Termination logs and log folders that the tests' kubelet makes before it asks the runtime for anything."""
-SETTLED_S = 90
-"""containerd collects garbage for 2 % of the time at most (pause_threshold): on a busy machine that is not often."""
 SETTINGS = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/hostname",
@@ -37,7 +35,7 @@ class Condition:
 
     def effects(self, node: Node) -> list[str]:
         """What is different now, once the runtime has cleaned up after itself."""
-        left = settled(node, self.inventory, timeout_s=SETTLED_S, without=_OWN)
+        left = settled(node, self.inventory, without=_OWN)
         found = [f"{kind}: {entry}" for kind, entries in left.items() for entry in entries]
         # The index of the tests' own import belongs to nothing, and is collected.
         gone = node.inventory().missing(self.inventory, ignoring=("content",))

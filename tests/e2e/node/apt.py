@@ -50,10 +50,10 @@ def read_apt() -> Apt:
         mirror = chosen.rstrip("/")
     else:
         listed = run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], timeout_s=60
+            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], timeout_s=300
         ).stdout.split()
         mirror = mirror_of(listed)
-    dump = run(["apt-config", "dump"], timeout_s=60).stdout.splitlines()
+    dump = run(["apt-config", "dump"], timeout_s=300).stdout.splitlines()
     options = [line for line in dump if _OPTION.match(line) and "::CaInfo" not in line]
     options.append(f'Acquire::https::CaInfo "{ROOT_CA}";')
     proxy = {
@@ -67,7 +67,7 @@ def read_apt() -> Apt:
 
 def certificates() -> bytes:
     """The build machine's certificate authorities, one PEM bundle; empty when it has none."""
-    configured = run(["apt-config", "shell", "CA", "Acquire::https::CaInfo"], timeout_s=60).stdout
+    configured = run(["apt-config", "shell", "CA", "Acquire::https::CaInfo"], timeout_s=300).stdout
     found = re.search(r"CA='(.+)'", configured)
     bundle = Path(found[1]) if found else CA_BUNDLE
     return bundle.read_bytes() if bundle.exists() else b""

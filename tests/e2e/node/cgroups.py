@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.e2e.node.waiting import LIMIT_S
+
 MOUNTS: Final = Path("/sys/fs/cgroup")
 PREFIX: Final = "nri-restore-"
 
@@ -89,7 +91,7 @@ def processes(name: str) -> set[int]:
     return found
 
 
-def remove(name: str, *, limit_s: float = 10) -> None:
+def remove(name: str, *, limit_s: float = LIMIT_S) -> None:
     """Kills what is still in the machine's cgroups and removes them.
 
     Raises TimeoutError naming what stays after ``limit_s`` seconds.

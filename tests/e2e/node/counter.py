@@ -39,6 +39,12 @@ def printed(container: Container) -> list[int]:
     return [int(line) for line in container.logs() if line.isdigit()]
 
 
+def counts_without_gap(container: Container) -> bool:
+    """Whether its log, read once, has every number from 1 on and none twice."""
+    numbers = printed(container)
+    return numbers == list(range(1, len(numbers) + 1))
+
+
 def running_counter(
     kubelet: Kubelet, spec: ContainerSpec, *, pod: PodSpec | None = None, at_least: int = 3
 ) -> Container:

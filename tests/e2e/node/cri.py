@@ -135,7 +135,7 @@ class Cri:
         self._call("UpdateContainerResources", request, cri.UpdateContainerResourcesResponse, deadline_s)
 
     def exec_sync(
-        self, container: str, command: list[str], timeout_s: int = 20, *, deadline_s: float | None = None
+        self, container: str, command: list[str], timeout_s: int = 60, *, deadline_s: float | None = None
     ) -> cri.ExecSyncResponse:
         request = cri.ExecSyncRequest(container_id=container, cmd=command, timeout=timeout_s)
         limit = self.deadline_s + timeout_s if deadline_s is None else deadline_s

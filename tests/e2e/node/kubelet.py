@@ -21,7 +21,7 @@ from tests.e2e.node.specs import (
     container_config,
     sandbox_config,
 )
-from tests.e2e.node.waiting import wait_for
+from tests.e2e.node.waiting import LIMIT_S, wait_for
 
 if TYPE_CHECKING:
     from tests.e2e.node.node import Node
@@ -96,7 +96,7 @@ class Container:
         """containerd's verbose JSON: pid, snapshot, runtime spec."""
         return self._cri.container_status(self.id, verbose=True).info["info"]
 
-    def exec(self, *command: str, timeout_s: int = 20) -> Executed:
+    def exec(self, *command: str, timeout_s: int = 60) -> Executed:
         reply = self._cri.exec_sync(self.id, list(command), timeout_s)
         return Executed(reply.stdout.decode(errors="replace"), reply.stderr.decode(errors="replace"), reply.exit_code)
 
@@ -113,9 +113,9 @@ class Container:
         self._cri.update_container_resources(self.id, resources)
 
     def log(self) -> list[LogLine]:
-        """The container's log on the node, parsed; empty when there is none."""
+        """The whole lines of the container's log on the node, parsed; empty when there is none."""
         file = self.pod.node.path(f"{self.pod.spec.log_directory}/{self.config.log_path}")
-        return parse_log(file.read_text(errors="replace")) if file.exists() else []
+        return parse_log(file.read_text(errors="replace").rpartition("\n")[0]) if file.exists() else []
 
     def logs(self) -> list[str]:
         """Texts of the log's lines."""
@@ -125,11 +125,11 @@ class Container:
         return self.pod.node.path(self.pod.termination_log(self.spec, self.attempt)).read_text()
 
     def wait_for(
-        self, predicate: Callable[[Container], bool], what: str = "the container", timeout_s: float = 20
+        self, predicate: Callable[[Container], bool], what: str = "the container", timeout_s: float = LIMIT_S
     ) -> None:
         wait_for(lambda: predicate(self), f"{what} ({self.spec.name} attempt {self.attempt})", timeout_s=timeout_s)
 
-    def wait_exit(self, timeout_s: float = 20) -> cri.ContainerStatus:
+    def wait_exit(self, timeout_s: float = LIMIT_S) -> cri.ContainerStatus:
         self.wait_for(lambda each: each.state == EXITED, "the exit of the container", timeout_s)
         return self.status()
 
@@ -223,9 +223,9 @@ class Pod:
     def stop(self, grace_s: int = 2) -> None:
         """As the kubelet deletes: containers first, then the sandbox."""
         for container in self.containers:
-            _unless_gone(lambda each=container: each.stop(grace_s))  # type: ignore[misc]
+            _unless_shim_dies(lambda each=container: _unless_gone(lambda: each.stop(grace_s)))  # type: ignore[misc]
         if self.id:
-            _unless_gone(lambda: self.node.cri.stop_pod_sandbox(self.id))
+            _unless_shim_dies(lambda: _unless_gone(lambda: self.node.cri.stop_pod_sandbox(self.id)))
 
     def remove(self, grace_s: int = 2) -> None:
         """Stops and removes the pod with its containers, logs, volumes and cgroup; harmless when it is gone."""
@@ -284,7 +284,7 @@ def _unless_gone(call: Callable[[], None]) -> None:
             raise
 
 
-def _unless_shim_dies(call: Callable[[], None], limit_s: float = 5) -> None:
+def _unless_shim_dies(call: Callable[[], None], limit_s: float = LIMIT_S) -> None:
     """Tried again, as the kubelet does, where containerd asked a shim just killed before it knew of its death."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -296,7 +296,7 @@ def _unless_shim_dies(call: Callable[[], None], limit_s: float = 5) -> None:
         time.sleep(0.1)
 
 
-def _rmdir_soon(group: Path, limit_s: float = 3) -> None:
+def _rmdir_soon(group: Path, limit_s: float = 20) -> None:
     """Tried again, as the kubelet does: the pod's last processes may still be dying."""
     deadline = time.monotonic() + limit_s
     while group.exists() and not _rmdir(group) and time.monotonic() < deadline:

@@ -20,8 +20,8 @@ from tests.e2e.node.places import CHECKOUT, claim, runs
 from tests.e2e.node.processes import children, identity, kill, own_identity
 from tests.e2e.node.program import Program
 from tests.e2e.node.roots import Flavour, base_root
+from tests.e2e.node.waiting import LIMIT_S
 
-BOOT_LIMIT_S: Final = 20
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -154,7 +154,7 @@ class Machine:
         self,
         argv: Sequence[str],
         *,
-        timeout_s: float = 30,
+        timeout_s: float = LIMIT_S,
         check: bool = True,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
@@ -168,7 +168,7 @@ class Machine:
             env={**ENVIRONMENT, **(env or {})},
         )
 
-    def sh(self, script: str, *, timeout_s: float = 30) -> str:
+    def sh(self, script: str, *, timeout_s: float = LIMIT_S) -> str:
         """What a shell script printed; raises CommandFailed."""
         return self.run(["sh", "-euc", script], timeout_s=timeout_s).stdout
 
@@ -218,7 +218,7 @@ def destroy(name: str) -> None:
     if not folder.exists():
         return
     # The mount namespace goes with its last process; until then the kernel keeps the files anyway.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT_S
     while True:
         try:
             shutil.rmtree(folder)

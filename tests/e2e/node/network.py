@@ -16,7 +16,7 @@ from tests.e2e.node.places import cache, claim, locked, runs
 from tests.e2e.node.processes import own_identity
 
 _SPACE: Final = ipaddress.IPv4Network("10.213.0.0/16")
-LIMIT_S: Final = 20
+LIMIT_S: Final = 60
 
 
 def ip(*words: str) -> str:

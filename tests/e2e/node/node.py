@@ -19,7 +19,7 @@ from tests.e2e.node.network import Network
 from tests.e2e.node.program import Program
 from tests.e2e.node.registry import PORT, Registry
 from tests.e2e.node.roots import Flavour, base_root
-from tests.e2e.node.waiting import wait_for
+from tests.e2e.node.waiting import LIMIT_S, wait_for
 
 CONTAINERD_SOCKET: Final = "/run/containerd/containerd.sock"
 DAEMON_CONFIGURATION: Final = "/etc/nri-restore/config.toml"
@@ -78,7 +78,7 @@ class Node(Machine):
         self._wait_for_cri(lambda: program.running)
 
     def _wait_for_cri(self, alive: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LIMIT_S
         while True:
             problem = "no answer"
             needed = {"RuntimeReady", "NetworkReady"}
@@ -161,7 +161,7 @@ class Node(Machine):
             env={"PYTHONPATH": PYTHON_PATH, "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": "/var/cache/python"},
         )
         arrived = ready or (lambda: len(self._registrations()) > before)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while not arrived():
             if not daemon.running or time.monotonic() > deadline:
                 raise Unavailable("DaemonDidNotStart", f"the daemon is not up: {daemon.output()[-3000:]}")

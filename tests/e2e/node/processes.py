@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from tests.e2e.node.waiting import LIMIT_S
+
 
 def identity(pid: int) -> str | None:
     """``PID STARTTIME`` of a live process (proc(5), stat field 22), None when it is gone or a zombie."""
@@ -28,7 +30,7 @@ def lives(record: str) -> bool:
     return bool(record) and identity(int(record.split()[0])) == record
 
 
-def kill(record: str, *, limit_s: float = 10) -> None:
+def kill(record: str, *, limit_s: float = LIMIT_S) -> None:
     """Kills the process and waits until it is gone; nothing happens when it is already.
 
     Raises TimeoutError.

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import Unavailable
 from tests.e2e.node.processes import children
+from tests.e2e.node.waiting import LIMIT_S
 
 
 class Program:
@@ -30,12 +32,12 @@ class Program:
         """The program itself as the host numbers it (its parent is nsenter)."""
 
     def _wait_for_pid(self) -> int:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LIMIT_S
         while self._entered.poll() is None:
             if found := children(self._entered.pid):
                 return found[0]
             if time.monotonic() > deadline:
-                raise Unavailable("ProgramDidNotStart", f"{self.name} did not start within 10 s")
+                raise Unavailable("ProgramDidNotStart", f"{self.name} did not start within {LIMIT_S:g} s")
             time.sleep(0.002)
         raise Unavailable("ProgramDidNotStart", f"{self.name} ended at once: {self.output()[-1000:]}")
 
@@ -45,7 +47,8 @@ class Program:
 
     def signal(self, number: signal.Signals) -> None:
         if self.running:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ends just now
+                os.kill(self.pid, number)
 
     def wait(self, timeout_s: float) -> int:
         """Exit status, negative for a signal; raises Unavailable("ProgramDidNotEnd")."""
@@ -55,7 +58,7 @@ class Program:
             raise Unavailable("ProgramDidNotEnd", f"{self.name} did not end within {timeout_s:g} s") from error
         return status - 256 if status > 128 else status
 
-    def stop(self, timeout_s: float = 20) -> int:
+    def stop(self, timeout_s: float = LIMIT_S) -> int:
         """SIGTERM, and SIGKILL when that does not end it within ``timeout_s`` seconds; returns the exit status."""
         self.signal(signal.SIGTERM)
         try:
@@ -68,7 +71,7 @@ class Program:
         """SIGKILL, also to a paused program; returns the exit status."""
         self.signal(signal.SIGKILL)
         self._wake_nsenter()
-        return self.wait(10)
+        return self.wait(LIMIT_S)
 
     def pause(self) -> None:
         """SIGSTOP: the program answers nothing until ``resume``."""
@@ -81,7 +84,8 @@ class Program:
     def _wake_nsenter(self) -> None:
         # It stops itself when its child stops (util-linux sys-utils/nsenter.c), and would never see the child's end.
         if self.running:
-            os.kill(self._entered.pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(self._entered.pid, signal.SIGCONT)
 
     def output(self) -> str:
         """Everything in the log file, earlier runs of the program included."""

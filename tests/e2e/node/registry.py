@@ -15,6 +15,7 @@ from tests.e2e.node.image import MANIFEST, OciImage
 from tests.e2e.node.machine import Machine
 from tests.e2e.node.network import Network
 from tests.e2e.node.program import Program
+from tests.e2e.node.waiting import LIMIT_S
 
 PORT: Final = 5000
 _CONFIGURATION: Final = f"""\
@@ -49,7 +50,7 @@ class Registry:
     def serve(self) -> None:
         """Starts the server (again); what was pushed before is still there."""
         self._server = self.machine.spawn(["docker-registry", "serve", "/etc/registry.yml"], "/var/log/registry.log")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while True:
             try:
                 self.request("GET", "/v2/")
@@ -92,7 +93,7 @@ class Registry:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names, and body of one request; raises OSError when nothing answers."""
-        connection = http.client.HTTPConnection(self.machine.address, PORT, timeout=60)
+        connection = http.client.HTTPConnection(self.machine.address, PORT, timeout=300)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()

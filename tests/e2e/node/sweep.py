@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.e2e.node import cgroups
@@ -20,11 +21,17 @@ from tests.e2e.node.processes import lives
 
 def sweep(*, everything: bool = False) -> list[str]:
     """Removes machines, then networks, whose owner is dead (or all); returns what it removed."""
-    with locked(cache() / "sweep.lock"):
-        return _sweep(everything)
+    with sweeping():
+        return sweep_now(everything=everything)
 
 
-def _sweep(everything: bool) -> list[str]:
+def sweeping() -> AbstractContextManager[None]:
+    """Inside, no other process sweeps."""
+    return locked(cache() / "sweep.lock")
+
+
+def sweep_now(*, everything: bool = False) -> list[str]:
+    """As ``sweep``, for who is ``sweeping``."""
     removed = []
     for folder in sorted(runs().glob("machine-*")) + sorted(runs().glob("network-*")):
         record = folder / "owner"

@@ -57,4 +57,4 @@ class SystemdNode(Node):
 
     def systemctl(self, *words: str, check: bool = True) -> str:
         """What ``systemctl`` printed, without the end of the line; raises CommandFailed."""
-        return self.run(["systemctl", "--no-pager", *words], check=check, timeout_s=60).stdout.strip()
+        return self.run(["systemctl", "--no-pager", *words], check=check, timeout_s=300).stdout.strip()
