@@ -25,7 +25,7 @@ class Podman:
         # Else it warns of cgroup v1 at each call.
         quiet = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
         command = ["podman", "--runtime", f"/usr/bin/{self.runtime}", *words]
-        return self.machine.run(command, timeout_s=60, env=quiet).stdout
+        return self.machine.run(command, timeout_s=300, env=quiet).stdout
 
     def run(self, name: str, image: str, *command: str) -> None:
         """Starts a container and waits until it has printed some lines."""

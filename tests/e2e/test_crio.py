@@ -71,7 +71,7 @@ def built(registry: Registry, archive: Path, image_format: ImageFormat) -> str:
     name = f"crio/counter:{image_format}"
     words = ["build", archive, "-t", f"{registry.address}/{name}", "--format", image_format, "--push", "--plain-http"]
     command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()", *words]
-    run([*command, "--base", f"{registry.address}/{BASE}"], timeout_s=60, env={"PYTHONPATH": str(CHECKOUT)})
+    run([*command, "--base", f"{registry.address}/{BASE}"], timeout_s=300, env={"PYTHONPATH": str(CHECKOUT)})
     return name
 
 
@@ -103,7 +103,7 @@ def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, tm
     assert crio.log(container)[-1] == "bye"
     crio.remove(container)
     wait_for(lambda: not crio.machine.path(f"/run/nri-restore/{container.id}").exists(), "the plan to go")
-    assert not list(crio.machine.path("/run/nri-restore/views").iterdir())
+    wait_for(lambda: not list(crio.machine.path("/run/nri-restore/views").iterdir()), "its view to go")
 
 
 def test_archive_image_is_refused_with_what_to_do(crio: Crio, registry: Registry, archive: Path) -> None:
@@ -146,8 +146,7 @@ def test_nothing_starts_while_the_daemon_is_away_and_what_runs_is_still_known_af
     image = pulled(crio, registry, built(registry, archive, "layered"))
     container = crio.create(crio.run_pod_sandbox("stays"), image)
     crio.start(container)
-    assert crio.daemon
-    crio.daemon.stop()
+    crio.stop_daemon()
     with pytest.raises(CrioError, match="NotPrepared: the nri-restore daemon was not asked"):
         crio.create(crio.run_pod_sandbox("refused"), image)
     crio.start_daemon()

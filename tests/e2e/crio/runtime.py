@@ -156,6 +156,12 @@ class Crio:
         )
         wait_for(lambda: bool(self._connected), "the daemon to be connected to CRI-O")
 
+    def stop_daemon(self) -> None:
+        """Returns when CRI-O has noticed."""
+        assert self.daemon
+        self.daemon.stop()
+        wait_for(lambda: not self._connected, "CRI-O to notice that the daemon is gone")
+
     @property
     def handler(self) -> dict[str, Any]:
         """As CRI-O reads it: drop-ins in the order of their names, tables merged."""
@@ -171,7 +177,7 @@ class Crio:
 
     def podman(self, *words: str) -> str:
         quiet = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
-        return self.machine.run(["podman", *words], timeout_s=60, env=quiet).stdout
+        return self.machine.run(["podman", *words], timeout_s=300, env=quiet).stdout
 
     # ---- the CRI ----
 
@@ -280,7 +286,7 @@ class Crio:
 
     def log(self, container: Running) -> list[str]:
         text = self.machine.path(container.request.log_path).read_text()
-        return [line.split(" ", 3)[3] for line in text.splitlines()]
+        return [line.split(" ", 3)[3] for line in text.rpartition("\n")[0].splitlines()]
 
     def checkpoint(self, container: Running) -> bytes:
         """CRI CheckpointContainer: the archive as internal/lib/checkpoint.go packs it; the container goes on."""
@@ -396,7 +402,7 @@ class Crio:
         return Response()  # without a plugin nothing is adjusted
 
     def _soon(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _serve(self, plugin: Plugin) -> None:
         await handshake(plugin, CONFIGURED)
