@@ -47,7 +47,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if is_mask(mount, live)}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
-    processes = {str(task.pid) for task in dump.tasks} | {"self", "thread-self"}
+    processes = _own_processes(dump)
     for file in dump.files:
         yield from _kind(file, dump, live)
         if (
@@ -127,6 +127,17 @@ def _folder(file: RegularFile, uncovered_paths: Sequence[str]) -> Iterator[Refus
             f"the checkpoint has the directory {file.path} open, or works in it, which the pod's container may not "
             "change; take the checkpoint from an unprivileged container",
         )
+
+
+def _own_processes(dump: Dump) -> frozenset[str]:
+    """Names below /proc of what CRIU makes: tasks, their threads, and for a moment those that had ended.
+
+    A file of the latter stays open after its process, so a parent that looks at its children often has one. Making them
+    fails where somebody else has the number, which CRIU keeps until every file is open (criu/files-reg.c,
+    collect_remap_dead_process; criu/pie/restorer.c, wait_helpers), so it is never another process' file that is opened.
+    """
+    threads = {thread.tid for task in dump.tasks for thread in task.threads}
+    return frozenset(map(str, {task.pid for task in dump.tasks} | threads | dump.ended)) | {"self", "thread-self"}
 
 
 def _other_process(file: RegularFile, own: Set[str], live: RuntimeSpec) -> Iterator[Refused]:

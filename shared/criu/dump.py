@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -30,7 +30,7 @@ from shared.criu.tasks import Task, read_tasks
 __all__ = ["Dump", "GhostFile", "check_structure", "read_dump"]
 
 
-_GHOST: Final = 1
+_GHOST, _PROCFS = 1, 2
 """remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2 …"""
 _GHOST_BIT: Final = 1 << 31
 """… and how CRIU before 1.5 marked a ghost (criu/files-reg.c, REMAP_GHOST)."""
@@ -82,6 +82,8 @@ class Dump:
     """Whether the root's page map counts pages in 64 bits, as CRIU writes it since 4.2."""
     filters: tuple[SeccompFilter, ...] = ()
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
+    ended: frozenset[int] = frozenset()
+    """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
 
     @property
     def root(self) -> Task:
@@ -138,13 +140,15 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
     filters = _seccomp_filters(images)
+    remaps = images.entries(Kind.REMAP_FPATH, RemapFilePathEntry) if Kind.REMAP_FPATH.file() in images else []
     return Dump(
         inventory=inventory,
         tasks=tasks,
         mounts=read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive))),
         files=read_files(images),
         descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
-        ghosts=_ghosts(images),
+        ghosts=_ghosts(images, remaps),
+        ended=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _PROCFS),
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
         pod=read_namespaces(images, root, inventory.ids),
@@ -177,13 +181,11 @@ def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
     return any(run.HasField("nr_pages") for run in runs)
 
 
-def _ghosts(images: ImageDirectory) -> tuple[GhostFile, ...]:
+def _ghosts(images: ImageDirectory, remaps: Sequence[RemapFilePathEntry]) -> tuple[GhostFile, ...]:
     """Those that some open file is remapped to; a ghost image goes on with the file's content after its message."""
-    if Kind.REMAP_FPATH.file() not in images:
-        return ()
     numbers = {
         entry.remap_id & ~_GHOST_BIT
-        for entry in images.entries(Kind.REMAP_FPATH, RemapFilePathEntry)
+        for entry in remaps
         if (entry.remap_type == _GHOST if entry.HasField("remap_type") else entry.remap_id & _GHOST_BIT)
     }
     return tuple(_ghost(images, number) for number in sorted(numbers))

@@ -138,8 +138,24 @@ def ghost(mode: int, device: int) -> Change:
     return change
 
 
+def of_ended(pid: int, path: str, **fields: Any) -> Change:
+    """A file of a process that had ended, for which CRIU makes process ``pid`` (remap-file-path.proto, PROCFS)."""
+
+    def change(dump: SyntheticDump) -> None:
+        regular(path, **fields)(dump)
+        dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=77, remap_id=pid, remap_type=2)]
+
+    return change
+
+
 def timer(clock: int) -> Change:
     return lambda dump: dump.core(2).tc.timers.posix.add(clock_id=clock) and None
+
+
+def file_of_a_thread(dump: SyntheticDump) -> None:
+    second_thread(dump)
+    dump.core(30).thread_core.creds.no_new_privs = dump.core(1).thread_core.creds.no_new_privs
+    regular("/proc/30/maps")(dump)
 
 
 def open_below_uncovered(dump: SyntheticDump) -> None:
@@ -384,6 +400,12 @@ RULES = (
         "CAP_SYS_PTRACE",
     ),
     Rule(
+        "memory of another container, where another process is made again",
+        of_ended(99, "/proc/4711/mem"),
+        "FileExceeds",
+        "/proc/4711/mem open, of a process that is not its own",
+    ),
+    Rule(
         "directory below what is covered later",
         open_below_uncovered,
         "ProtectedPathOpen",
@@ -469,6 +491,9 @@ def test_the_same_images_restore_in_a_pod_that_grants_it(rule: Rule) -> None:
         regular("/proc/2/mem", flags=os.O_RDWR),
         regular("/proc/self/environ"),
         regular("/proc/4711/stat"),
+        of_ended(4711, "/proc/4711/maps"),
+        of_ended(4711, "/proc/4711/comm", flags=os.O_RDWR),
+        file_of_a_thread,
         regular("/proc/sys/net", mode=stat.S_IFDIR | 0o555),
         opened(4, isk=pb.InetSkEntry(id=77, family=2, type=1, proto=6, state=10, src_addr=[0], dst_addr=[0])),
         ghost(stat.S_IFREG | 0o600, 0),

@@ -104,6 +104,17 @@ def test_ghost_files_with_their_device_numbers(dumped: Dumped) -> None:
     )
 
 
+def test_processes_that_had_ended_and_are_made_again_for_their_files(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    assert read_dump(dumped(dump)).ended == frozenset()
+    dump.images["remap-fpath.img"] = [
+        RemapFilePathEntry(orig_id=1, remap_id=44, remap_type=2),
+        RemapFilePathEntry(orig_id=2, remap_id=2, remap_type=0),
+    ]
+    found = read_dump(dumped(dump))
+    assert (found.ended, found.ghosts) == (frozenset({44}), ())
+
+
 def test_ghost_file_that_is_not_there_is_named(dumped: Dumped, refused: Refused) -> None:
     dump = SyntheticDump.of_processes()
     dump.images["remap-fpath.img"] = [RemapFilePathEntry(orig_id=1, remap_id=26, remap_type=1)]
