@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nri_plugin.config import Config, ConfigInvalid, load
+from nri_plugin.instance import only_instance
 from nri_plugin.logs import about
 from nri_plugin.metrics import Metrics
 from nri_plugin.notify import Notifier
@@ -101,26 +101,6 @@ class RestoreHandler:
 
     async def remove_pod_sandbox(self, pod: PodSandbox) -> None:
         """Not subscribed to."""
-
-
-def only_instance(config: Config) -> int:
-    """Locks the node for this process: two would undo each other.
-
-    Raises Unavailable: AlreadyRunning, NodeStorageFailed.
-    """
-    try:
-        config.paths.plans.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unavailable(
-            "NodeStorageFailed", f"{config.paths.plans} cannot be written: {error.strerror}; see paths.plans"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise Unavailable("AlreadyRunning", "another nri-restore runs on this node; stop it first") from error
-    return descriptor
 
 
 async def beat(notifier: Notifier, worker: WorkerProcess) -> None:

@@ -13,9 +13,9 @@ import nri_plugin.node.configure
 import nri_plugin.node.leftovers  # noqa: F401
 from nri_plugin import cli
 from nri_plugin.config import DEFAULT_PATH, load
-from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset.entering import enter_node, kept
 from nri_plugin.daemonset.places import CURRENT, FILES, PLACE, TMPFILES
+from nri_plugin.instance import only_instance
 from nri_plugin.node.in_use import refuse_in_use
 from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree

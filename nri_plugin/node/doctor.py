@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Literal
 
 from nri_plugin.cluster.client import ClusterClient
 from nri_plugin.config import Config
+from nri_plugin.instance import runs_on
 from nri_plugin.node import containerd, crio
 from nri_plugin.node.changes import read
 from nri_plugin.node.configure import WRAPPER_CONFIG, find
@@ -176,16 +176,10 @@ def daemon(config: Config, patience_s: float = RECONNECTS_IN_S) -> Finding:
     """Waits for a daemon that reconnects: the runtime may have been restarted just now."""
     start = "start it: systemctl enable --now nri-restore"
     try:
-        descriptor = os.open(config.paths.plans / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+        if not runs_on(config.paths.plans):
+            return Finding("daemon", "fail", "it does not run", start)
     except FileNotFoundError:
         return Finding("daemon", "fail", "it was never started", start)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return Finding("daemon", "fail", "it does not run", start)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
     deadline = time.monotonic() + patience_s
     while not _told_events(config.paths.plans):
         if time.monotonic() >= deadline:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from nri_plugin.config import Config, Handler, Paths, Policy
-from nri_plugin.daemon import RestoreHandler, only_instance, reload
+from nri_plugin.config import Config, Handler, Policy
+from nri_plugin.daemon import RestoreHandler, reload
 from nri_plugin.nri.nri_pb2 import Container, PodSandbox
 from nri_plugin.worker_process import WorkerProcess
 from shared.contract import HANDLER, POD_CHECKPOINT
@@ -161,22 +160,6 @@ def test_events_of_pods_without_a_handler_reach_the_worker_where_it_is_the_defau
     asyncio.run(ours.remove_container(NAMELESS, CONTAINER))
     asyncio.run(ours.stop_pod_sandbox(OTHER))
     assert [each["job"] for each in asked.sent] == ["stop_pod", "remove"]
-
-
-def test_second_instance_is_refused_until_the_first_is_gone(config: Config) -> None:
-    first = only_instance(config)
-    with pytest.raises(Unavailable) as refused:
-        only_instance(config)
-    assert refused.value.reason == "AlreadyRunning"
-    os.close(first)
-    os.close(only_instance(config))
-
-
-def test_plans_that_cannot_be_made_are_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(Unavailable) as refused:
-        only_instance(Config(paths=Paths(plans=tmp_path / "file/plans")))
-    assert refused.value.reason == "NodeStorageFailed"
 
 
 # ---- SIGHUP ----

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nri_plugin.config import Config
-from nri_plugin.daemon import only_instance
 from nri_plugin.daemonset import installing
+from nri_plugin.instance import only_instance
 from nri_plugin.node.in_use import TASKS
 from shared.errors import RestoreError
 

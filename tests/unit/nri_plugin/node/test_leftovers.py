@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from nri_plugin.config import Config, Paths, Runtime
 from nri_plugin.containerd import containerd_pb2 as api
+from nri_plugin.instance import only_instance
 from nri_plugin.node.leftovers import drop_leftovers
 from nri_plugin.restore.images import LEASE_PREFIX
 from shared.errors import RestoreError
@@ -41,26 +41,36 @@ def config(tmp_path: Path, containerd: FakeContainerd) -> Config:
 
 
 def test_our_leases_plans_and_notes_go(config: Config, containerd: FakeContainerd) -> None:
-    assert drop_leftovers(config)
+    drop_leftovers(config)
     assert [api.DeleteLeaseRequest.FromString(each).id for each in containerd.asked(DELETE)] == [f"{LEASE_PREFIX}aa"]
     assert not (config.paths.plans / PLAN).exists()
     assert not (config.paths.state / "images").exists()
 
 
 def test_nothing_goes_while_the_daemon_runs(config: Config, containerd: FakeContainerd) -> None:
-    lock = os.open(config.paths.plans / "daemon.lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    assert not drop_leftovers(config)
+    lock = only_instance(config)
+    with pytest.raises(RestoreError, match="another nri-restore runs on this node"):
+        drop_leftovers(config)
     os.close(lock)
     assert (config.paths.plans / PLAN).exists()
     assert not containerd.asked(DELETE)
 
 
 def test_nothing_goes_under_a_restored_container(config: Config, containerd: FakeContainerd) -> None:
-    (config.paths.plans / PLAN / "restored").write_text("1")
-    assert not drop_leftovers(config)
+    (config.paths.plans / PLAN / "restored").write_text(str(os.getpid()))
+    with pytest.raises(RestoreError, match="restored containers run on this node"):
+        drop_leftovers(config)
     assert (config.paths.plans / PLAN).exists()
     assert not containerd.asked(DELETE)
+
+
+def test_container_that_ended_while_the_daemon_was_away_keeps_nothing(
+    config: Config, containerd: FakeContainerd
+) -> None:
+    (config.paths.plans / PLAN / "restored").write_text("4194305")
+    drop_leftovers(config)
+    assert not (config.paths.plans / PLAN).exists()
+    assert containerd.asked(DELETE)
 
 
 def test_runtime_that_does_not_answer_is_an_error(config: Config, containerd: FakeContainerd) -> None:
