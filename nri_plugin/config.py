@@ -73,7 +73,7 @@ class Limits:
     """Bounds, in seconds and bytes."""
 
     answer_s: float = 0.5
-    """How long CreateContainer may wait for the quick checks; the runtime drops a plugin after 2 s."""
+    """How long CreateContainer may wait for the quick checks; half a second less than the runtime waits at the most."""
     pull_s: float = 600.0
     """How long a pull of a base or checkpoint image may take."""
     record_s: float = 10.0

@@ -1,7 +1,7 @@
 """The daemon: the session process, which answers the runtime, and the worker process it keeps alive.
 
 The session never blocks: an ordinary container is answered inside the NRI library's read; for one of ours it waits at
-most ``limits.answer_s`` for the worker's quick checks.
+most ``limits.answer_s``, and no longer than the runtime waits, for the worker's quick checks.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from shared.errors import RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
 
+ANSWER_MARGIN_S = 0.2
+"""A verdict that is late lets the container be created and refused at its start; a late answer fails its creation."""
 WORKER_SILENT_S = 90.0
 """A worker that did not answer for so long in spite of being replaced: the service manager's watchdog takes over."""
 
@@ -49,10 +51,10 @@ class RestoreHandler:
     def owns(self, pod: PodSandbox, container: Container) -> bool:
         return concerns_us(pod, container, self.config.runtime.handler, default=self.config.handler.default)
 
-    async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
+    async def create_container(self, pod: PodSandbox, container: Container, limit_s: float) -> ContainerAdjustment:
         try:
             with about(subject_of(pod, container)):
-                return await self._decide(pod, container)
+                return await self._decide(pod, container, limit_s)
         except RestoreError:
             raise
         except Exception as error:
@@ -60,7 +62,7 @@ class RestoreHandler:
                 log.exception("deciding failed")
             raise Unavailable("Internal", f"nri-restore failed: {type(error).__name__}: {error}") from error
 
-    async def _decide(self, pod: PodSandbox, container: Container) -> ContainerAdjustment:
+    async def _decide(self, pod: PodSandbox, container: Container, limit_s: float) -> ContainerAdjustment:
         try:
             runtime, default = self.config.runtime, self.config.handler.default
             request = request_of(pod, container, runtime.handler, crio=runtime.name == "cri-o", default=default)
@@ -72,7 +74,8 @@ class RestoreHandler:
         try:
             plan.create(request)
             document = json.loads(request.to_json())
-            verdict = await self.worker.prepare(document, container.id, self.config.limits.answer_s)
+            answer_s = min(self.config.limits.answer_s, max(0.0, limit_s - ANSWER_MARGIN_S))
+            verdict = await self.worker.prepare(document, container.id, answer_s)
             if verdict is not None:
                 raise verdict
         except Unavailable as error:

@@ -17,11 +17,13 @@ class Handler(Protocol):
         When it raises, the container is treated as an ordinary one.
         """
 
-    async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment | None:
-        """Decides about a container that ``owns`` claimed, before the deadline of the runtime.
+    async def create_container(
+        self, pod: PodSandbox, container: Container, limit_s: float
+    ) -> ContainerAdjustment | None:
+        """Decides about a container that ``owns`` claimed, within ``limit_s`` seconds: before the runtime's deadline.
 
         RestoreError fails the creation with ``Reason: sentence``. Any other exception is logged and the container is
-        created as it is. Past the deadline the creation fails and this is cancelled.
+        created as it is. Past ``limit_s`` the creation fails and this is cancelled.
         """
 
     async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:

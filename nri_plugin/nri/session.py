@@ -291,7 +291,7 @@ class _Pending:
     async def _decide(self) -> None:
         create = self._create
         try:
-            adjustment = await self._session._handler.create_container(create.pod, create.container)
+            adjustment = await self._session._handler.create_container(create.pod, create.container, self._limit_s)
         except RestoreError as error:
             self.fail(error)
         except Exception as error:

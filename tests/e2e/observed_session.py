@@ -77,7 +77,9 @@ class ObservedSession:
         self.asked.append(container.name)
         return container.name in self.decisions
 
-    async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment | None:
+    async def create_container(
+        self, pod: PodSandbox, container: Container, limit_s: float
+    ) -> ContainerAdjustment | None:
         self.heard.append(("create", container.name))
         return await self.decisions[container.name]()
 

@@ -26,9 +26,11 @@ class Asked:
         self.configured: list[Config] = []
         self.reconciles = False
         self.plan_was_there = False
+        self.waited_s = -1.0
         self.plans = Path()
 
     async def prepare(self, request: dict[str, Any], container_id: str, timeout_s: float) -> RestoreError | None:
+        self.waited_s = timeout_s
         self.plan_was_there = (self.plans / container_id / "request").exists()
         if isinstance(self.verdict, RestoreError | None):
             return self.verdict
@@ -47,6 +49,7 @@ class Asked:
 OURS = PodSandbox(id="p1", name="web", namespace="default", runtime_handler=HANDLER)
 OTHER = PodSandbox(id="p2", name="web", namespace="default", runtime_handler="runc")
 CONTAINER = Container(id="a" * 64, name="main")
+LIMIT_S = 1.7
 
 
 def handler(config: Config, verdict: Any = None) -> tuple[RestoreHandler, Asked]:
@@ -57,7 +60,7 @@ def handler(config: Config, verdict: Any = None) -> tuple[RestoreHandler, Asked]
 
 def test_plan_stands_before_the_worker_is_asked_and_is_named_to_criu(config: Config) -> None:
     ours, asked = handler(config)
-    adjustment = asyncio.run(ours.create_container(OURS, CONTAINER))
+    adjustment = asyncio.run(ours.create_container(OURS, CONTAINER, LIMIT_S))
     assert asked.plan_was_there
     plan = config.paths.plans / ("a" * 64)
     assert dict(adjustment.annotations) == {"org.criu.config": f"{plan}/criu.conf"}
@@ -68,14 +71,14 @@ def test_plan_stands_before_the_worker_is_asked_and_is_named_to_criu(config: Con
 def test_refusal_of_the_worker_is_the_answer(config: Config) -> None:
     ours, _ = handler(config, Refused("MountMissing", "add it"))
     with pytest.raises(Refused) as refused:
-        asyncio.run(ours.create_container(OURS, CONTAINER))
+        asyncio.run(ours.create_container(OURS, CONTAINER, LIMIT_S))
     assert refused.value.reason == "MountMissing"
 
 
 def test_refusal_by_the_session_itself_is_told_to_the_worker(config: Config) -> None:
     ours, asked = handler(config)
     with pytest.raises(Refused):
-        asyncio.run(ours.create_container(PodSandbox(id="p", annotations={POD_CHECKPOINT: "x"}), CONTAINER))
+        asyncio.run(ours.create_container(PodSandbox(id="p", annotations={POD_CHECKPOINT: "x"}), CONTAINER, LIMIT_S))
     (job,) = asked.sent
     assert (job["job"], job["reason"], job["subject"]["container_id"]) == ("refused", "HandlerMissing", "a" * 64)
 
@@ -83,7 +86,7 @@ def test_refusal_by_the_session_itself_is_told_to_the_worker(config: Config) -> 
 def test_defect_is_a_refusal_never_an_ordinary_start(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     ours, _ = handler(config, KeyError("a defect"))
     with pytest.raises(Unavailable) as refused:
-        asyncio.run(ours.create_container(OURS, CONTAINER))
+        asyncio.run(ours.create_container(OURS, CONTAINER, LIMIT_S))
     assert refused.value.reason == "Internal"
     assert "KeyError" in caplog.text
 
@@ -92,7 +95,7 @@ def test_plan_that_cannot_be_written_is_a_refusal_with_the_reason(config: Config
     (tmp_path / "plans").write_text("a file in the way")
     ours, _ = handler(config)
     with pytest.raises(Unavailable) as refused:
-        asyncio.run(ours.create_container(OURS, CONTAINER))
+        asyncio.run(ours.create_container(OURS, CONTAINER, LIMIT_S))
     assert refused.value.reason == "NodeStorageFailed"
     assert str(tmp_path / "plans") in refused.value.sentence
 
@@ -100,7 +103,7 @@ def test_plan_that_cannot_be_written_is_a_refusal_with_the_reason(config: Config
 def test_container_id_that_is_a_path_is_refused(config: Config, tmp_path: Path) -> None:
     ours, _ = handler(config)
     with pytest.raises(Unavailable) as refused:
-        asyncio.run(ours.create_container(OURS, Container(id="../../etc", name="main")))
+        asyncio.run(ours.create_container(OURS, Container(id="../../etc", name="main"), LIMIT_S))
     assert refused.value.reason == "ContainerIdInvalid"
     assert list(tmp_path.iterdir()) == []
 
@@ -142,16 +145,16 @@ def default(config: Config) -> Config:
 
 def test_worker_that_is_away_holds_up_no_ordinary_container_of_the_default_handler(default: Config) -> None:
     ours, _ = handler(default, Unavailable("WorkerLost", "it is started again"))
-    asyncio.run(ours.create_container(NAMELESS, CONTAINER))
+    asyncio.run(ours.create_container(NAMELESS, CONTAINER, LIMIT_S))
     for pod in (OURS, PodSandbox(id="p", annotations={POD_CHECKPOINT: "registry.example/c:1"})):
         with pytest.raises(Unavailable, match="it is started again"):
-            asyncio.run(ours.create_container(pod, CONTAINER))
+            asyncio.run(ours.create_container(pod, CONTAINER, LIMIT_S))
 
 
 def test_checkpoint_that_the_worker_refuses_is_refused_under_the_default_handler(default: Config) -> None:
     ours, _ = handler(default, Refused("MountMissing", "add it"))
     with pytest.raises(Refused, match="add it"):
-        asyncio.run(ours.create_container(NAMELESS, CONTAINER))
+        asyncio.run(ours.create_container(NAMELESS, CONTAINER, LIMIT_S))
 
 
 def test_events_of_pods_without_a_handler_reach_the_worker_where_it_is_the_default(default: Config) -> None:
@@ -160,6 +163,17 @@ def test_events_of_pods_without_a_handler_reach_the_worker_where_it_is_the_defau
     asyncio.run(ours.remove_container(NAMELESS, CONTAINER))
     asyncio.run(ours.stop_pod_sandbox(OTHER))
     assert [each["job"] for each in asked.sent] == ["stop_pod", "remove"]
+
+
+@pytest.mark.parametrize(
+    ("answer_s", "limit_s", "waited_s"), [(0.5, 1.7, 0.5), (3.0, 1.7, 1.5), (3.0, 4.7, 3.0), (0.5, 0.1, 0.0)]
+)
+def test_verdict_is_waited_for_as_configured_but_no_longer_than_the_runtime_waits(
+    config: Config, answer_s: float, limit_s: float, waited_s: float
+) -> None:
+    ours, asked = handler(replace(config, limits=replace(config.limits, answer_s=answer_s)))
+    asyncio.run(ours.create_container(OURS, CONTAINER, limit_s))
+    assert asked.waited_s == pytest.approx(waited_s)
 
 
 # ---- SIGHUP ----

@@ -51,6 +51,7 @@ class Recorder:
 
     create: Callable[[PodSandbox, Container], Awaitable[ContainerAdjustment | None]] = no_adjustment
     heard: list[str] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
     stop_takes_s: float = 0.0
 
     def owns(self, pod: PodSandbox, container: Container) -> bool:
@@ -58,7 +59,10 @@ class Recorder:
             raise RuntimeError("owns is broken")
         return container.id.startswith("ours")
 
-    async def create_container(self, pod: PodSandbox, container: Container) -> ContainerAdjustment | None:
+    async def create_container(
+        self, pod: PodSandbox, container: Container, limit_s: float
+    ) -> ContainerAdjustment | None:
+        self.limits.append(limit_s)
         self.heard.append(f"create {container.id}")
         return await self.create(pod, container)
 
@@ -309,9 +313,11 @@ def test_a_decision_that_takes_too_long_fails_the_creation_300_ms_before_the_run
                 raise
             return None
 
-        async with connected(socket_path, Recorder(decide)) as (session, plugin):
+        recorder = Recorder(decide)
+        async with connected(socket_path, recorder) as (session, plugin):
             started = loop.time()
             status = (await create(plugin, timeout_s=0.8)).status
+            assert recorder.limits == [pytest.approx(0.5)]
             assert 0.45 < loop.time() - started < 0.8
             assert status.code == 9
             assert status.message.startswith(b"AnswerLate: ")
