@@ -53,7 +53,7 @@ def write_plan(
     plan.write("keep", f"{kept_directory(config, request)}\n")
     if overlay is not None:
         rootfs.write_overlay(plan, "mount", overlay)
-    if request.on_failure == "start" and (request.checkpoint is not None or opened.image.layered):
+    if request.on_failure == "start" and request.can_start(layered=opened.image.layered):
         plan.write("start-on-failure", "")
     log_path = cri_log_path(record)
     checkpoint = opened.checkpoint

@@ -142,7 +142,7 @@ def restores(request: RestoreRequest) -> bool:
 
 def start_instead(request: RestoreRequest, plan: Plan, image: StoredImage, report: RestoreReport) -> None:
     """Lets the container start from its own image; raises Refused("NothingToStart") where that holds no programs."""
-    if request.checkpoint is None and not image.layered:
+    if not request.can_start(layered=image.layered):
         raise Refused(
             "NothingToStart",
             "the pod asks to start the container afresh, but its image is a checkpoint without the base image's files; "
@@ -172,7 +172,7 @@ def refuse(
         let_go(node, plan)
     except (RestoreError, OSError) as left:  # tried again when the runtime is connected again
         report.warnings.append(f"the view of the checkpoint image stays: {left}")
-    if request.on_failure == "start" and (request.checkpoint or plan.has("remove")):
+    if request.on_failure == "start" and request.can_start(layered=plan.has("remove")):
         plan.write("status", "plain\n")
         report.outcome = "started afresh, restore refused"
         answer(None)
@@ -266,6 +266,12 @@ def check(
 
 def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) -> None:
     """With an annotation the pod's own image must be the dump's base image; raises Refused("BaseImageDiffers")."""
+    if request.native:
+        raise Refused(
+            "BaseImageDiffers",
+            f"the container's image {request.image} is a checkpoint too, which the runtime restores by itself; with "
+            f"the annotation {contract.POD_CHECKPOINT}, use the image that the checkpoint was made on",
+        )
     own = find_image(node.containerd, request.image)
     base = opened.checkpoint.base
     if base.digest in {own.digest, own.target} or base.config_digest == own.config_digest:

@@ -120,6 +120,12 @@ class RestoreRequest:
     by_default: bool = False
     """Ours only because the handler is the runtime's default: neither the handler nor a checkpoint was asked for."""
 
+    def can_start(self, *, layered: bool) -> bool:
+        """Whether something else than a restore can become of it: its own image, ``layered`` or the base, has the
+        programs, and the runtime would start them, which it never does where it restores by itself.
+        """
+        return not self.native and (layered or self.checkpoint is not None)
+
     @property
     def subject(self) -> Subject:
         """As log lines and Events name it."""
@@ -244,7 +250,7 @@ def request_of(pod: Any, container: Any, handler: str, *, crio: bool = False, de
         pod_uid=pod.uid,
         image=image,
         checkpoint=checkpoint,
-        native=native and checkpoint is None,
+        native=native,
         args=tuple(container.args),
         mounts=tuple(
             RequestMount(mount.destination, mount.type, mount.source, tuple(mount.options))

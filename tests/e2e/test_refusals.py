@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import pytest
 
-from shared.contract import HANDLER, POD_CHECKPOINT, TRIGGER_CONTAINERD
+from shared.contract import HANDLER, POD_CHECKPOINT, POD_ON_FAILURE, TRIGGER_CONTAINERD
 from shared.elf import read_elf
 from tests.e2e.node.cri import CriError
 from tests.e2e.node.image import LAYER, OciImage, busybox_image, digest_of, image_of
@@ -403,9 +403,12 @@ def test_checkpoint_that_containerd_would_restore_by_itself_is_refused_alike(
     }
     images = {reference(case): archive_image(each) for case, each in spoilt.items()}
     import_all(node_21, images)
-    pod = kubelet_of(node_21).run_pod(own_checkpoint.pod("native"))
+    kubelet = kubelet_of(node_21)
+    pod = kubelet.run_pod(own_checkpoint.pod("native"))
+    wrong = {POD_CHECKPOINT: reference("native-sound"), POD_ON_FAILURE: "start"}
+    other = kubelet.run_pod(own_checkpoint.pod("native-or-start", annotations=wrong))
 
-    def details_of(case: str, **changes: Any) -> tuple[Step, str]:
+    def details_of(case: str, pod: Pod = pod, **changes: Any) -> tuple[Step, str]:
         step: Step = "create"
         with pytest.raises(CriError) as caught:
             container = pod.create(own_checkpoint.restored(reference(case), **changes))
@@ -427,8 +430,13 @@ def test_checkpoint_that_containerd_would_restore_by_itself_is_refused_alike(
     step, details = details_of("native-sound", tty=True)
     assert step == "start"
     sentence_of(details, "TtyDiffers")
+    # What containerd restores it never starts, whatever the pod would have instead.
+    step, details = details_of("native-sound", other)
+    assert step == "create", details
+    assert "is a checkpoint too" in sentence_of(details, "BaseImageDiffers")
     # Its own words: containerd reads this file before it asks any plugin.
     assert 'failed to read "spec.dump"' in details_of("native-spec")[1]
     assert pod.run(own_checkpoint.restored(reference("native-sound"))).state == RUNNING
-    pod.remove(grace_s=0)
+    for each in (pod, other):
+        each.remove(grace_s=0)
     delete_all(node_21, images)

@@ -19,15 +19,19 @@ from shared.errors import RestoreError
 DIGEST = "sha256:" + "1" * 64
 
 
-@pytest.mark.parametrize(("on_failure", "status"), [("fail", "refused RuntimeAway: "), ("start", "plain\n")])
+@pytest.mark.parametrize(
+    ("on_failure", "native", "status"),
+    [("fail", False, "refused RuntimeAway: "), ("start", False, "plain\n"), ("start", True, "refused RuntimeAway: ")],
+)
 def test_runtime_that_goes_away_leaves_the_decision_made(
     config: Config,
     planned: Callable[..., Plan],
     request_for: Callable[..., RestoreRequest],
     on_failure: str,
+    native: bool,
     status: str,
 ) -> None:
-    settings = {"on_failure": on_failure, "checkpoint": "registry.example/checkpoints/web:1"}
+    settings = {"on_failure": on_failure, "native": native, "checkpoint": "registry.example/checkpoints/web:1"}
     plan = planned("a", **settings)
     plan.write("image", DIGEST)
     node = Node.of(config)
@@ -36,7 +40,7 @@ def test_runtime_that_goes_away_leaves_the_decision_made(
     cache = ImageCache(node.containerd, config.paths.state, config.cache)
     report = prepare(node, cache, request_for("a", **settings), plan, answers.append, threading.Event())
     assert (plan.status or "").startswith(status)
-    assert [error.reason if error else None for error in answers] == [None if on_failure == "start" else "RuntimeAway"]
+    assert [error.reason if error else None for error in answers] == [None if status == "plain\n" else "RuntimeAway"]
     assert any(warning.startswith("the view of the checkpoint image stays: ") for warning in report.warnings)
 
 

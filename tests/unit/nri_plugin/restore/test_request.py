@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -217,10 +218,26 @@ def test_restore_that_containerd_began_by_itself_is_recognised() -> None:
     assert (request.native, request.image) == (True, "registry.example/ck:1")
 
 
-def test_annotation_wins_over_the_runtimes_own_restore() -> None:
+def test_annotation_does_not_hide_the_runtimes_own_restore() -> None:
     asked = container(restored="true", checkpointImage="registry.example/ck:1")
     request = request_of(pod(checkpoint=CHECKPOINT), asked, HANDLER)
-    assert (request.native, request.checkpoint) == (False, CHECKPOINT)
+    assert (request.native, request.checkpoint) == (True, CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("native", "checkpoint", "layered", "starts"),
+    [
+        (False, CHECKPOINT, False, True),
+        (False, None, True, True),
+        (False, None, False, False),
+        (True, CHECKPOINT, False, False),
+        (True, None, True, False),
+    ],
+)
+def test_container_can_start_where_its_image_has_programs_and_the_runtime_starts_it(
+    request_for: Callable[..., RestoreRequest], native: bool, checkpoint: str | None, layered: bool, starts: bool
+) -> None:
+    assert request_for("a", native=native, checkpoint=checkpoint).can_start(layered=layered) == starts
 
 
 @pytest.mark.parametrize("annotations", [{"restored": "false", "checkpointImage": "x"}, {"restored": "true"}])
