@@ -46,7 +46,13 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
 	why=$(grep -a 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -avE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
-	printf 'CriuFailed: CRIU cannot restore the container: %s' "$(printf '%s' "${why:-it gave no reason}" | sed 's/^([0-9. ]*) *\([0-9]*: \)\{0,1\}Error ([^)]*): //')"
+	why=$(printf '%s' "${why:-it gave no reason}" | sed 's/^([0-9. ]*) *\([0-9]*: \)\{0,1\}Error ([^)]*): //')
+	case $why in
+	"Can't open file proc/"*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
+	"Can't open file "*' on restore: No such file or directory' | 'File '*' has bad size '*)
+		printf 'OpenFileDiffers: a process has a file open that is not there as it was; what volumes and /dev/shm hold is not part of a checkpoint, so give the pod the same volume with that file in it, or take a new checkpoint when the file is closed: %s' "$why" ;;
+	*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
+	esac
 	printf ' (full log: %s/restore.log)' "$keep"
 }
 

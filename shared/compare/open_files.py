@@ -156,6 +156,16 @@ def _other_process(file: RegularFile, own: Set[str], live: RuntimeSpec) -> Itera
 
 def _device(file: RegularFile, devices: set[str], live: RuntimeSpec) -> Iterator[Refused]:
     if file.mode is None:
+        if file.path.rpartition("/")[2].startswith("link_remap."):
+            # CRIU's own link to a deleted file that has other names (files-reg.c, create_link_remap), taken away again
+            # where the processes go on (cr-dump.c, cr_dump_finish), before anybody packs the changed files.
+            yield Refused(
+                "FileExceeds",
+                f"the checkpoint was made with CRIU's option link-remap and needs {file.path}, which CRIU took away "
+                "when the processes went on; take a new checkpoint without it when no process has a deleted file open "
+                "that has other names",
+            )
+            return
         # Without it CRIU does not look what kind of file it has opened (files-reg.c, validate_file).
         yield Refused(
             "FileExceeds",

@@ -451,6 +451,25 @@ def test_log_of_the_checkpoint_comes_before_the_new_one(wrapper: Any, tmp_path: 
     assert log.read_text() == "old lines\n"
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Can't open file data/log on restore: No such file or directory", "OpenFileDiffers"),
+        ("File data/log has bad size 7 (expect 3)", "OpenFileDiffers"),
+        ("Can't open file data/log on restore: Permission denied", "CriuFailed"),
+        ("Can't open file proc/1/task/9/stat on restore: No such file or directory", "CriuFailed"),
+    ],
+)
+def test_failure_over_a_file_that_only_a_volume_can_lack_says_what_to_do(wrapper: Any, said: str, reason: str) -> None:
+    wrapper.prepare()
+    line = f"(00.02)      1: Error (criu/files-reg.c:2): {said}"
+    wrapper.behaves(f"cat >{wrapper.plan}/work/restore.log <<'E'\n{line}\nE\nstatus=1")
+    assert wrapper.create().returncode == 1
+    assert wrapper.logged[0].startswith(f"restore: {reason}: ")
+    assert f": {said} (full log: " in wrapper.logged[0]
+    assert ("same volume" in wrapper.logged[0]) == (reason == "OpenFileDiffers")
+
+
 def test_failure_is_undone_and_says_the_first_telling_error(wrapper: Any, tmp_path: Path) -> None:
     wrapper.prepare()
     wrapper.behaves(

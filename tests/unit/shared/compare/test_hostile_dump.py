@@ -50,7 +50,7 @@ def opened(kind: int, **part: Any) -> Change:
 
 
 def regular(
-    path: str, *, flags: int = os.O_RDONLY, mode: int = 0o100644, mount: int | None = None, ext: bool = False
+    path: str, *, flags: int = os.O_RDONLY, mode: int | None = 0o100644, mount: int | None = None, ext: bool = False
 ) -> Change:
     """``mount``: its id, the innermost one at ``path`` otherwise."""
 
@@ -404,6 +404,13 @@ RULES = (
         of_ended(99, "/proc/4711/mem"),
         "FileExceeds",
         "/proc/4711/mem open, of a process that is not its own",
+    ),
+    Rule("file of no kind", regular("/tmp/x", mode=None), "FileExceeds", "does not say what kind of file /tmp/x is"),
+    Rule(
+        "link that CRIU made for the time of the dump",
+        regular("/tmp/link_remap.9", mode=None),
+        "FileExceeds",
+        "option link-remap and needs /tmp/link_remap.9",
     ),
     Rule(
         "directory below what is covered later",
