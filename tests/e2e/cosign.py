@@ -28,5 +28,5 @@ class Cosign:
     def key(self, name: str) -> Path:
         """A new key pair: the private half, with the public one beside it (``.pub``)."""
         prefix = self.folder / name
-        run(["cosign", "generate-key-pair", "--output-key-prefix", prefix], timeout_s=30, env=self.environment)
+        run(["cosign", "generate-key-pair", "--output-key-prefix", prefix], timeout_s=120, env=self.environment)
         return prefix.with_suffix(".key")

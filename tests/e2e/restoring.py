@@ -29,6 +29,8 @@ Mode = Literal["image", "annotation"]
 
 KEEPS_NOTHING: Final = "[cache]\nunused = 0\n"
 """Configuration under which a removed container leaves nothing at all on the node."""
+WAITS: Final = "[limits]\nanswer_s = 1.5\n"
+"""Configuration under which CreateContainer says what the quick checks refuse on a busy machine too."""
 KEEPS: Final = ""
 """The default configuration: prepared root file systems stay for the next restore."""
 
@@ -120,7 +122,7 @@ class Images:
             words: list[str | Path] = [taken.archive, "-t", reference, "--format", image_format, "--base", base]
             words += ["--compress", compression] if compression else []
             command = [sys.executable, "-c", _BUILD, "build", *words, "--push", "--plain-http", "-q"]
-            run(command, timeout_s=60, env={"PYTHONPATH": str(CHECKOUT), "HOME": "/root"})
+            run(command, timeout_s=300, env={"PYTHONPATH": str(CHECKOUT), "HOME": "/root"})
             self.built[key] = local(name)
         return self.built[key]
 

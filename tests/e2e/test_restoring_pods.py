@@ -12,7 +12,8 @@ import yaml
 
 from shared.contract import HANDLER, POD_CHECKPOINT
 from tests.e2e.cluster import RealNodes
-from tests.e2e.node.kubelet import Container
+from tests.e2e.faults import restore_runc
+from tests.e2e.node.kubelet import RUNNING, Container
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
 from tests.e2e.node.waiting import wait_for
@@ -61,8 +62,14 @@ def create(kubectl: Kubectl, folder: Path, document: str | Object) -> None:
 def resumed(cluster: KubeApi, name: str, taken: Taken) -> Container:
     """The container of a pod that runs, asked for its counter: it is past the checkpoint's, and goes on."""
     wait_for(lambda: phase(cluster, name) == "Running", "the pod to run")
+
+    def counts() -> bool:
+        """The newest attempt: one that came too early is followed by another."""
+        newest = backend(cluster).container(name)
+        return newest.state == RUNNING and bool(newest.logs())
+
+    wait_for(counts, "its log")
     container = backend(cluster).container(name)
-    wait_for(container.logs, "its log", timeout_s=60)  # the kubelet backs off after each attempt that came too early
     first = int(container.logs()[-1])
     assert first >= int(taken.logged[-1])
     wait_for(lambda: int(container.logs()[-1]) > first, "the counter to go on")
@@ -166,7 +173,8 @@ def test_status_while_the_node_prepares_and_once_it_has_resumed(
     layered = images.of(own_checkpoint, "layered")
     node_17.cri.remove_image(layered)
     node_17.cri.pull_image(own_checkpoint.base)
-    with registry.frozen():
+    # Longer than the commands take here: the first attempt is to be the one that resumes.
+    with restore_runc(node_17, wait_s=100), registry.frozen():
         create(kubectl, tmp_path, annotated(own_checkpoint, layered))
         wait_for(lambda: status(kubectl, "web")["containers"][0]["restore"] == "preparing", "the preparation")
         assert "pulling or preparing the checkpoint" in kubectl("restore", "status", "web")
