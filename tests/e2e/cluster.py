@@ -104,7 +104,8 @@ class RealNodes:
         limit = max(float(timeout or 0), 120.0)
         try:
             attempt = running.container(container)
-            running.node.cri.checkpoint_container(attempt.id, location, deadline_s=limit)
+            with running.checkpointing:
+                running.node.cri.checkpoint_container(attempt.id, location, deadline_s=limit)
         except CriError as error:
             return Answer(500, f"checkpointing of {namespace}/{pod}/{container} failed ({rpc_error(error)})")
         return Answer(200, {"items": [location]})

@@ -52,7 +52,7 @@ def _unpack(place: Path) -> None:
         fetch = 'cd "$0" && exec apt-get "$@" -q download kubectl'
         run(["sh", "-c", fetch, folder, *words], timeout_s=300)
         (package,) = folder.glob("kubectl_*.deb")
-        run(["dpkg-deb", "-x", package, folder / "root"], timeout_s=60)
+        run(["dpkg-deb", "-x", package, folder / "root"], timeout_s=300)
         (folder / "root").rename(place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -41,6 +41,7 @@ def _volume(path: str, volume: str, **fields: Any) -> dict[str, Any]:
     return {"mounts": (VolumeMount(path, volume, **fields),)}
 
 
+_ZOMBIES: Final = "test $(cat /proc/[0-9]*/status | grep -c 'State:.Z') -ge 2"
 _USER: Final = {"run_as_user": 1000, "run_as_group": 1000}
 _DROP_ALL: Final = {"drop_capabilities": ("ALL",)}
 _SHARED: Final = VolumeMount("/shared", "shared")
@@ -106,8 +107,8 @@ SHAPES: Final = (
     ),
     Shape(
         "zombies",
-        before="sh -c ': & : & exec tail -f /dev/null' & true",
-        sees="test $(cat /proc/[0-9]*/status | grep -c 'State:.Z') -ge 2",
+        before=f"sh -c ': & : & exec tail -f /dev/null' & until {_ZOMBIES}; do sleep 0.1; done",
+        sees=_ZOMBIES,
     ),
     Shape("terminal", {"tty": True, "stdin": True}),
     Shape("standard-input", {"stdin": True}),

@@ -40,6 +40,8 @@ class PodWorker(threading.Thread):
         self._grace_s: int | None = None
         self._ending = threading.Event()
         self._pod: Pod | None = None
+        self.checkpointing = threading.Lock()
+        """A request whose client has gone is still worked on when the next one comes."""
 
     def container(self, name: str = "") -> Container:
         return self._attempts[name or self.names[0]]

@@ -14,7 +14,7 @@ from tests.e2e.node.kubelet import RUNNING, Container, Kubelet, Pod
 from tests.e2e.node.node import Node
 from tests.e2e.node.specs import ContainerSpec, VolumeMount
 from tests.e2e.node.waiting import wait_for
-from tests.e2e.restoring import Taken, have, with_daemon
+from tests.e2e.restoring import KEEPS_NOTHING, WAITS, Taken, have, with_daemon
 from tests.e2e.spoilt_checkpoints import Spoilt, groups_of
 from tests.e2e.spoilt_images import Archive, archive_image, delete_all, import_all
 
@@ -142,7 +142,7 @@ def sentence_of(details: str, reason: str) -> str:
 def open_bench(node: Node, taken: dict[str, Taken], containers: Mapping[str, str]) -> Iterator[Bench]:
     """A bench on ``node``, gone at the end; ``containers`` says which checkpoint a container's annotation names."""
     plain = taken["plain"]
-    with_daemon(node)
+    with_daemon(node, KEEPS_NOTHING + WAITS)
     have(node, plain.base)
     before = node.inventory()
     node.path(CRIU).write_text(WRAPPER)

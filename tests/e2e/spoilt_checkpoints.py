@@ -45,7 +45,8 @@ def cut_after_any_member(archive: Archive) -> Iterator[Spoilt]:
     for count in range(len(archive.members)):
         layer = archive.first(count).tar(terminated=count % 2 == 0)
         image = archive_image(archive, layer or bytes(1024))
-        yield Spoilt(f"cut-{count}", image, "MetadataMissing", "status.dump" if count > 34 else "")
+        missing = "status.dump" if "spec.dump" in archive.first(count).files else ""
+        yield Spoilt(f"cut-{count}", image, "MetadataMissing", missing)
 
 
 def lacking_one_file(archive: Archive) -> Iterator[Spoilt]:
@@ -73,7 +74,8 @@ def damaged(archive: Archive) -> Iterator[Spoilt]:
         "pages-empty": lambda pages: b"",
     }.items():
         yield _spoilt(case, archive.with_content(PAGES, change), "PagesSizeMismatch", PAGES)
-    for name in ("core-1.img", "mountpoints-13.img", "files.img", "pstree.img", "mm-1.img", "pagemap-1.img"):
+    (mounts,) = (name.partition("/")[2] for name in archive.files if name.startswith("checkpoint/mountpoints-"))
+    for name in ("core-1.img", mounts, "files.img", "pstree.img", "mm-1.img", "pagemap-1.img"):
         half = archive.with_content(f"checkpoint/{name}", lambda content: content[: len(content) // 2 + 1])
         yield _spoilt(f"half-{_label(name)}", half, "ImageDamaged", name)
     for name in ("config.dump", "spec.dump", "status.dump", "checkpoint/descriptors.json"):

@@ -15,6 +15,7 @@ import pytest
 
 from shared.contract import HANDLER
 from tests.e2e.cluster import CHECKPOINTS, RealNodes
+from tests.e2e.node.counter import count
 from tests.e2e.node.inventory import settled
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
@@ -165,7 +166,7 @@ def test_checkpoint_of_a_pod_resumes_as_a_pod(
     wait_for(lambda: len(resumed.logs()) > reached, "the counter to go on")
     numbers = [int(line) for line in resumed.logs()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert int(resumed.sh("cat /root/count")) >= reached
+    assert count(resumed) >= reached
 
 
 def test_cluster_leaves_nothing_on_its_nodes(node_21: Node, busybox: str, tmp_path: Path) -> None:

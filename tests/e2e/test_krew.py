@@ -74,7 +74,7 @@ class Machine:
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         env = {"PATH": str(self.programs), "HOME": str(self.home)}
         command = [self.programs / words[0], *words[1:]]
-        return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Kubectl:
 
     def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["kubectl", *words], env={**self.env, **env}, capture_output=True, text=True, timeout=60, check=False
+            ["kubectl", *words], env={**self.env, **env}, capture_output=True, text=True, timeout=300, check=False
         )
 
     def __call__(self, *words: str, **env: str) -> str:

@@ -33,12 +33,12 @@ def objects(text: str) -> Objects:
 
 
 def kustomized(folder: Path) -> Objects:
-    return objects(run([kubectl(), "kustomize", folder], timeout_s=60).stdout)
+    return objects(run([kubectl(), "kustomize", folder], timeout_s=300).stdout)
 
 
 def templated(*values: str) -> Objects:
     words = [word for each in (*IMAGE, *values) for word in ("--set", each)]
-    return objects(run([helm(), "template", "nri-restore", CHART, "-n", "nri-restore", *words], timeout_s=60).stdout)
+    return objects(run([helm(), "template", "nri-restore", CHART, "-n", "nri-restore", *words], timeout_s=300).stdout)
 
 
 def base(tmp_path: Path) -> Path:
@@ -153,7 +153,7 @@ def test_pods_start_anew_when_their_files_change() -> None:
 
 
 def test_chart_passes_lint_and_asks_for_its_image() -> None:
-    run([helm(), "lint", "--strict", CHART, "--set", *IMAGE], timeout_s=60)
+    run([helm(), "lint", "--strict", CHART, "--set", *IMAGE], timeout_s=300)
     with pytest.raises(CommandFailed) as refused:
-        run([helm(), "template", "nri-restore", CHART], timeout_s=60)
+        run([helm(), "template", "nri-restore", CHART], timeout_s=300)
     assert "image.repository is needed" in refused.value.stderr

@@ -133,7 +133,7 @@ def test_private_base_image_is_pulled_with_the_pods_secret_and_the_pod_says_how_
     archive, public = f"{registry.address}/checkpoints/private:1", f"{registry.address}/private:1"
     command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()"]
     words = ["build", str(taken_private.archive), "-t", archive, "--format", "archive", "--base", public]
-    built = subprocess.run([*command, *words, "--push", "--plain-http"], capture_output=True, text=True, timeout=60)
+    built = subprocess.run([*command, *words, "--push", "--plain-http"], capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr
 
     joined.run("without", archive)
@@ -172,6 +172,6 @@ def test_node_says_what_check_wants_to_know(
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path)}
     command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()", "check"]
     words = [str(own_checkpoint.archive), "--node", "old", "--base", "none", "-o", "json"]
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=300)
     found = {each["code"]: each["level"] for each in json.loads(done.stdout)["findings"]}
     assert "unknown" not in found.values(), done.stdout

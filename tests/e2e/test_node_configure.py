@@ -45,7 +45,7 @@ def bare(request: pytest.FixtureRequest, network: Network, registry: Registry, b
 def nri_restore(node: Node, *words: str) -> str:
     command = ["/usr/bin/python3", "-m", "nri_plugin.cli", "node", *words]
     env = {"PYTHONPATH": PYTHON_PATH, "PYTHONPYCACHEPREFIX": "/var/cache/python"}
-    return node.run(command, env=env, timeout_s=60).stdout
+    return node.run(command, env=env, timeout_s=300).stdout
 
 
 def ill(node: Node) -> set[str]:

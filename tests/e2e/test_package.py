@@ -16,9 +16,10 @@ import pytest
 
 from tests.e2e.conftest import WORKLOAD
 from tests.e2e.kubectl import kubectl
-from tests.e2e.node.counter import count, printed
+from tests.e2e.node.counter import count, counts_without_gap, printed
 from tests.e2e.node.dependencies import python_version
 from tests.e2e.node.image import busybox_image
+from tests.e2e.node.inventory import COLLECTED_S
 from tests.e2e.node.kubelet import RUNNING, Container, Kubelet
 from tests.e2e.node.network import Network
 from tests.e2e.node.registry import Registry
@@ -139,7 +140,11 @@ def everything(node: SystemdNode) -> dict[str, tuple[str, ...]]:
     for folder, folders, files in os.walk(top):
         for name in [*folders, *files]:
             path = Path(folder, name)
-            status, inside = path.lstat(), f"/{path.relative_to(top)}"
+            inside = f"/{path.relative_to(top)}"
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue  # it went meanwhile
             if status.st_dev != device or inside in MAY_CHANGE:
                 if name in folders:
                     folders.remove(name)
@@ -174,14 +179,14 @@ def main_process(node: SystemdNode, *, other_than: str = "0") -> str:
 def ends_and_hangs(node: SystemdNode) -> None:
     """Kills the daemon, then stops it without an end; systemd starts it again each time."""
     folder = "/run/systemd/system/nri-restore.service.d"
-    node.sh(f"mkdir {folder}; printf '[Service]\\nWatchdogSec=1\\nRestartSec=0\\n' > {folder}/hasty.conf")
+    node.sh(f"mkdir {folder}; printf '[Service]\\nWatchdogSec=3\\nRestartSec=0\\n' > {folder}/hasty.conf")
     node.systemctl("daemon-reload")
     first = main_process(node)
     node.sh(f"kill -KILL {first}")
     second = main_process(node, other_than=first)
     node.sh(f"kill -STOP {second}")
     main_process(node, other_than=second)
-    assert node.systemctl("show", "--property", "NRestarts", "--value", "nri-restore") == "2"
+    assert int(node.systemctl("show", "--property", "NRestarts", "--value", "nri-restore")) >= 2
     node.sh(f"rm -r {folder}")
     node.systemctl("daemon-reload")
 
@@ -190,7 +195,7 @@ def counting(kubelet: Kubelet, taken: Taken, image: str, mode: Mode) -> Containe
     """The counter of the checkpoint, restored in a pod, once it has gone on without a gap."""
     container = resumed(kubelet, taken, image, mode, f"restored-by-{mode}")
     container.wait_for(lambda each: len(printed(each)) > len(taken.logged) + 1, "new numbers")
-    assert printed(container) == list(range(1, len(printed(container)) + 1))
+    assert counts_without_gap(container)
     return container
 
 
@@ -238,7 +243,7 @@ def test_by_the_documents_from_nothing_to_nothing(
     assert "fail" not in paste(node, commands("install.md", "On each node")[-1:])[0]
     restored_by_newer = counting(kubelet, taken, images.of(taken, "layered"), "image")
 
-    refused = node.run(["sh", "-c", commands_for(form, "uninstall.md", "On the node")[0]], check=False, timeout_s=60)
+    refused = node.run(["sh", "-c", commands_for(form, "uninstall.md", "On the node")[0]], check=False, timeout_s=300)
     assert refused.returncode != 0
     assert "delete their pods first" in refused.stdout + refused.stderr
     assert node.systemctl("is-active", "nri-restore") == "active"
@@ -254,12 +259,12 @@ def test_by_the_documents_from_nothing_to_nothing(
     paste(node, commands_for(form, "uninstall.md", "On the node"))
     after = everything(node)
     assert {each for each in {*before, *after} if before.get(each) != after.get(each)} == set()
-    wait_for(lambda: store(node) == stored, "the runtime to have nothing of ours")
+    wait_for(lambda: store(node) == stored, "the runtime to have nothing of ours", timeout_s=COLLECTED_S)
     assert node.sh("ls -d /run/nri-restore* 2>/dev/null || :") == ""
     assert node.path("/var/log/nri-restore").exists() == (form == "rpm"), "rpm knows no purge"
     assert node.systemctl("list-units", "--all", "--plain", "--no-legend", "nri-restore*") == ""
     assert ordinary.state == RUNNING
-    assert printed(ordinary) == list(range(1, len(printed(ordinary)) + 1))
+    assert counts_without_gap(ordinary)
 
 
 @pytest.mark.parametrize("form", [("containerd-2.1", "deb"), ("containerd-1.7", "rpm")], ids="-".join, indirect=True)

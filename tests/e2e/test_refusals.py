@@ -19,6 +19,7 @@ from shared.contract import HANDLER, POD_CHECKPOINT, POD_ON_FAILURE, TRIGGER_CON
 from shared.elf import read_elf
 from tests.e2e.node.cri import CriError
 from tests.e2e.node.image import LAYER, OciImage, busybox_image, digest_of, image_of
+from tests.e2e.node.inventory import COLLECTED_S
 from tests.e2e.node.kubelet import RUNNING, Kubelet, Pod
 from tests.e2e.node.node import Node
 from tests.e2e.node.registry import Registry
@@ -26,7 +27,7 @@ from tests.e2e.node.roots import Flavour, base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.refusal_bench import CRIU, STRICT, WRAPPER, Bench, Step, open_bench, reference, sentence_of
-from tests.e2e.restoring import Taken, checkpointed, have, local, push_base, with_daemon
+from tests.e2e.restoring import KEEPS_NOTHING, WAITS, Taken, checkpointed, have, local, push_base, with_daemon
 from tests.e2e.spoilt_checkpoints import GROUPS, OPTIONAL, PAGES
 from tests.e2e.spoilt_images import Archive, archive_image, delete_all, import_all, wrong_magic
 
@@ -261,7 +262,7 @@ def test_image_that_was_never_unpacked_is_refused(bench: Bench) -> None:
     name = reference("packed")
     image = archive_image(bench.archive.with_content("stats-dump", lambda _: b"another digest"))
     words = ["ctr", "--namespace", "k8s.io", "images", "import", "--no-unpack", "-"]
-    bench.node.run(words, stdin=image.archive(name), timeout_s=60)
+    bench.node.run(words, stdin=image.archive(name), timeout_s=300)
     wait_for(lambda: bench.node.cri.image_status(name) is not None, f"the CRI to know {name}")
     pod = _annotated(bench, "packed", checkpoint=name)
     bench.refuse(replace(bench.taken["plain"].spec, name="main"), "ImageNotUnpacked", "pull it again", pod=pod)
@@ -334,7 +335,7 @@ def test_node_without_room_is_refused(bench: Bench) -> None:
     try:
         bench.refuse(bench.restoring("plain", "plain"), "NodeDiskLow", f"a restore's files in {folder}")
     finally:
-        bench.node.sh(f"umount {folder}")
+        bench.node.sh(f"umount -l {folder}")
     bench.restore(bench.restoring("plain", "plain"))
 
 
@@ -379,10 +380,10 @@ def test_refusals_leave_nothing_on_the_node(bench: Bench) -> None:
     def left() -> list[str]:
         beyond = bench.node.inventory().beyond(bench.before, ignoring=mine)
         # runc keeps every seccomp filter it has compiled.
-        return [each for kind in beyond.values() for each in kind if "/.cache/seccomp" not in each]
+        found = [each for kind in beyond.values() for each in kind if "/.cache/seccomp" not in each]
+        return found + [each for each in bench.node.inventory().snapshots if each.startswith("nri-restore-")]
 
-    wait_for(lambda: not left(), f"everything to be gone: {left()}")
-    assert not [each for each in bench.node.inventory().snapshots if each.startswith("nri-restore-")]
+    wait_for(lambda: not left(), f"everything to be gone: {left()}", timeout_s=COLLECTED_S, every_s=0.2)
 
 
 # ---- containerd 2.1's own restore, which ours takes over ----
@@ -391,7 +392,7 @@ def test_refusals_leave_nothing_on_the_node(bench: Bench) -> None:
 def test_checkpoint_that_containerd_would_restore_by_itself_is_refused_alike(
     node_21: Node, own_checkpoint: Taken, kubelet_of: Callable[[Node], Kubelet]
 ) -> None:
-    with_daemon(node_21)
+    with_daemon(node_21, KEEPS_NOTHING + WAITS)
     have(node_21, own_checkpoint.base)
     archive = Archive.read(own_checkpoint.archive.read_bytes())
     spoilt = {

@@ -79,7 +79,7 @@ def test_ctrl_c_leaves_nothing_behind(
                 os.killpg(running.pid, signal.SIGINT)
                 break
         rest = [json.loads(line) for line in running.stdout]
-        assert running.wait(30) == 130, running.stderr.read()
+        assert running.wait(60) == 130, running.stderr.read()
     assert [each["event"] for each in rest if each.get("phase")][-1] == "failed"
     wait_for(lambda: left(cluster, registry, f"ended-{at}", tmp_path) == NOTHING, "everything to be undone")
     assert phase(cluster, "web") == "Running"
@@ -94,10 +94,10 @@ def test_copy_that_cannot_start_is_undone_and_says_why(
     cluster: KubeApi, kubectl: Kubectl, registry: Registry, busybox: str, tmp_path: Path
 ) -> None:
     failed = kubectl.run(
-        *words(registry, busybox, "failed", "--delete-source", "--wait", "3s", "--pull", local("no:1"))
+        *words(registry, busybox, "failed", "--delete-source", "--wait", "6s", "--pull", local("no:1"))
     )
     assert failed.returncode == 1
-    assert "error: pod web-restored was not Ready after 3 s: ErrImagePull" in failed.stderr
+    assert "error: pod web-restored was not Ready after 6 s: ErrImagePull" in failed.stderr
     wait_for(lambda: left(cluster, registry, "failed", tmp_path) == NOTHING, "everything to be undone")
 
 
