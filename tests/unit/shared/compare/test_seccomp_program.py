@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from shared.compare.seccomp_program import Filter, read_filter
+from shared.compare.seccomp_program import Filter, Interval, intersection, minus, read_filter, union
 from shared.errors import CheckpointInvalid
 from tests.support.bpf import (
     AARCH64,
@@ -222,3 +226,46 @@ def test_program_that_names_too_many_architectures_is_refused_soon() -> None:
     names = [jump("eq", number, 0, 0) for number in range(4000)]
     with pytest.raises(CheckpointInvalid, match="takes too many ways to be judged"):
         read(load(ARCHITECTURE), *names, answer(ALLOW))
+
+
+# ---- sets of numbers ----
+
+
+def numbers(intervals: list[Interval]) -> set[int]:
+    return {number for low, high in intervals for number in range(low, high + 1)}
+
+
+def some_numbers(chance: random.Random) -> set[int]:
+    return {number for number in range(40) if chance.random() < 0.5}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_both_or_only_one_have_is_that_of_sets(seed: int) -> None:
+    chance = random.Random(seed)
+    one, other = some_numbers(chance), some_numbers(chance)
+    ours, theirs = ([*union([], [(number, number) for number in each])] for each in (one, other))
+    assert numbers(intersection(ours, theirs)) == one & other
+    assert numbers(minus(ours, theirs)) == one - other
+
+
+class Counted(list[Interval]):
+    """Counts how often one of its intervals is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(at)
+
+    def __iter__(self) -> Iterator[Interval]:
+        for each in super().__iter__():
+            self.looks += 1
+            yield each
+
+
+@pytest.mark.parametrize("combine", [intersection, minus])
+def test_thousands_of_intervals_are_each_looked_at_a_few_times(combine: Any) -> None:
+    allowed, denied = ([(number, number) for number in range(start, 4000, 2)] for start in (0, 1))
+    counted = Counted(denied)
+    combine(allowed, counted)
+    assert counted.looks <= 3 * len(denied)
