@@ -20,23 +20,32 @@ from nri_plugin.node.in_use import refuse_in_use
 from nri_plugin.restore.cleanup import delete
 from nri_plugin.restore.mounting import delete_tree
 from nri_plugin.restore.plan import plans_in
+from shared.errors import Unavailable
 
 
 def install(tree: Path, *, default: bool = False) -> None:
     """Copies the tree to the node and configures the runtime, which is restarted only when that changed something.
 
-    ``default``: the handler becomes the runtime's default.
+    ``default``: the handler becomes the runtime's default. Raises Unavailable("NodeStorageFailed"), and what
+    `node configure` raises.
     """
     source, files = kept(tree), kept(FILES)
     assert source
     enter_node()
-    _copy(source, PLACE / tree.name)
-    _switch(tree.name)
-    for other in _trees():
-        if other.name != tree.name:
-            shutil.rmtree(other)
-    if TMPFILES.parent.is_dir():
-        shutil.copyfile(CURRENT / TMPFILES.name, TMPFILES)
+    try:
+        _copy(source, PLACE / tree.name)
+        _switch(tree.name)
+        for other in _trees():
+            if other.name != tree.name:
+                shutil.rmtree(other)
+        if TMPFILES.parent.is_dir():
+            shutil.copyfile(CURRENT / TMPFILES.name, TMPFILES)
+    except OSError as error:
+        said = error.strerror or str(error.args[0][0][2])  # shutil.Error has a list of what failed
+        raise Unavailable(
+            "NodeStorageFailed",
+            f"the program cannot be put into {PLACE} of the node: {said}; make room there, and that it can be written",
+        ) from error
     cli.configure(etc=files, default=default, restart=True)
 
 
@@ -47,9 +56,13 @@ def _copy(source: Path, target: Path) -> None:
     new = target.with_name(f".{target.name}.new")
     if new.exists():
         shutil.rmtree(new)
-    shutil.copytree(f"{source}/.", new, symlinks=True)
-    os.sync()
-    new.rename(target)
+    try:
+        shutil.copytree(f"{source}/.", new, symlinks=True)
+        os.sync()
+        new.rename(target)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)  # the node may have no room for half of it either
+        raise
     print(f"copied the program to {target}", flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nri_plugin.daemonset import installing
 from nri_plugin.instance import only_instance
 from nri_plugin.node.in_use import TASKS
 from shared.errors import RestoreError
+from shared.run import run
 
 
 class Node:
@@ -71,6 +73,27 @@ def test_tree_that_is_there_is_not_copied_again(node: Node) -> None:
     (node.place / "1-a/bin/python3").write_text("as it was")
     installing.install(node.image / "1-a")
     assert (node.place / "current/bin/python3").read_text() == "as it was"
+
+
+def test_node_without_room_keeps_what_it_has_and_says_so_in_a_sentence(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.install("1-a")
+    small = tmp_path / "small"
+    small.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], timeout_s=10)
+    try:
+        shutil.copytree(node.place, small, symlinks=True, dirs_exist_ok=True)
+        monkeypatch.setattr(installing, "PLACE", small)
+        monkeypatch.setattr(installing, "CURRENT", small / "current")
+        tree(node.image / "2-b")
+        (node.image / "2-b/large").write_bytes(bytes(128 << 10))
+        with pytest.raises(RestoreError, match=r"cannot be put into .*No space left on device") as failed:
+            installing.install(node.image / "2-b")
+        assert failed.value.reason == "NodeStorageFailed"
+        assert {each.name for each in small.iterdir()} == {"1-a", "current"}
+    finally:
+        run(["umount", small], timeout_s=10)
 
 
 @pytest.fixture
