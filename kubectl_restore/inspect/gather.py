@@ -23,10 +23,11 @@ from shared.criu.capabilities import capability_names
 from shared.criu.criu_pb2 import FileLockEntry
 from shared.criu.dump import Dump, read_dump
 from shared.criu.dump_host import read_dump_host
-from shared.criu.images import ImageDirectory, Kind
+from shared.criu.images import DUMP_ENTRIES_MAX, ImageDirectory, Kind
 from shared.criu.memory import KINDS, AddressSpace, read_address_space, read_memory, segment_bytes
 from shared.criu.open_files import InternetSocket, UnixSocket
 from shared.criu.tasks import Task, Thread
+from shared.errors import CheckpointInvalid
 from shared.metadata import INVENTORY, Checkpoint, read_checkpoint
 from shared.spec import RuntimeSpec
 
@@ -36,6 +37,8 @@ COMMANDS_BYTES_MAX: Final = 4 << 20
 """Of all command lines together."""
 DECOMPRESSED_BYTES_MAX: Final = 4 << 30
 """Pages of a compressed archive are found by decompressing all before them: no more than this for command lines."""
+OPEN_FILES_MAX: Final = DUMP_ENTRIES_MAX
+"""Of all processes together; a table is one in the dump, and is listed for each process that shares it."""
 _DEV_SHM: Final = "devshm-checkpoint.tar"
 """What /dev/shm held, by Podman alone; nothing but Podman puts it back."""
 _EMPTY_TAR_BYTES: Final = 1536
@@ -98,6 +101,13 @@ class _Reader:
             self._tables.setdefault(descriptor.table, []).append(
                 facts.OpenFile(descriptor.number, named.kind, named.name)
             )
+        open_files = sum(len(self._tables.get(task.ids.files, ())) for task in dump.tasks if task.alive)
+        if open_files > OPEN_FILES_MAX:
+            raise CheckpointInvalid(
+                "DumpTooLarge",
+                f"the dump's processes have {open_files} files open together; {OPEN_FILES_MAX} can be shown",
+            )
+        self._unix = {file.inode: file for file in reversed(dump.files) if isinstance(file, UnixSocket)}
         self._commands_left = COMMANDS_BYTES_MAX
         compressed = files.compression is not Compression.NONE
         self._pass_bytes = sum(files.size(name) for name in files.names()) if compressed else 0
@@ -149,18 +159,19 @@ class _Reader:
         if Kind.FILE_LOCKS.file() not in self._images:
             return ()
         tables = {task.pid: task.ids.files for task in self._dump.tasks}
+        names = {
+            (table, file.descriptor): file.name for table, files in self._tables.items() for file in reversed(files)
+        }
         found = []
         for entry in self._images.entries(Kind.FILE_LOCKS, FileLockEntry):
-            opened = self._tables.get(tables.get(entry.pid, -1), ())
-            path = next((file.name for file in opened if file.descriptor == entry.fd), None)
+            path = names.get((tables.get(entry.pid, -1), entry.fd))
             found.append(facts.FileLock(_LOCK_KINDS.get(entry.flag, f"kind {entry.flag}"), entry.pid, path))
         return tuple(found)
 
     def _peer(self, socket: UnixSocket) -> str | None:
         if not socket.peer:
             return None
-        others = (file for file in self._dump.files if isinstance(file, UnixSocket) and file.inode == socket.peer)
-        other = next(others, None)
+        other = self._unix.get(socket.peer)
         return unix_name(other) if other else f"socket:[{socket.peer}] outside"
 
     def _holders(self) -> Mapping[tuple[str, int], tuple[int, ...]]:

@@ -82,6 +82,22 @@ def test_all_command_lines_together_are_bounded(inspected: Gather, monkeypatch: 
     assert [process.command for process in found.processes] == [("/bin/app", "--serve"), ("/bi",)]
 
 
+def test_table_that_many_processes_share_is_not_listed_without_end(
+    inspected: Gather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = rich_dump([b"one\0"] * 3)
+    held = len(inspected(dump).processes[0].files)
+    monkeypatch.setattr(gathering, "OPEN_FILES_MAX", 2 * held)
+    inspected(dump)
+    for pid in (2, 3):
+        dump.ids(pid).files_id = 1
+    with pytest.raises(
+        CheckpointInvalid, match=f"have {3 * held} files open together; {2 * held} can be shown"
+    ) as found:
+        inspected(dump)
+    assert found.value.reason == "DumpTooLarge"
+
+
 def test_large_compressed_archive_is_not_decompressed_for_ever(
     inspected: Gather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
