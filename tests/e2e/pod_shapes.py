@@ -130,6 +130,11 @@ SHAPES: Final = (
     Shape("device", {"devices": ("/dev/fuse",)}, sees="test -c /dev/fuse"),
     Shape("proc-unmasked", {"unmasked": True}, sees="! grep -q ' /proc/kcore ' /proc/mounts"),
     Shape("server", before="httpd -p 80 -h /etc", sees="wget -q -O - http://127.0.0.1/passwd"),
+    Shape(
+        "file-of-an-ended-child",
+        before="sleep 0.1 & exec 3</proc/$!/maps; wait",
+        sees="readlink /proc/1/fd/3 | grep -q '^/proc/[0-9]*/maps$'",
+    ),
 )
 
 
