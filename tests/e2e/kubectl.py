@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.run import run
 from tests.e2e.node.apt import certificates, read_apt
-from tests.e2e.node.places import cache, locked
+from tests.e2e.node.places import cache, made_once
 
 SUITE: Final = "trixie"
 _KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -17,12 +17,7 @@ _KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 def kubectl() -> Path:
     """Path of the program; downloaded first when it is not cached."""
-    place = cache() / "kubectl" / SUITE
-    if not place.is_dir():
-        with locked(place.with_name(f"{SUITE}.lock")):
-            if not place.is_dir():
-                _unpack(place)
-    return place / "usr/bin/kubectl"
+    return made_once(cache() / "kubectl" / SUITE, _unpack) / "usr/bin/kubectl"
 
 
 def _unpack(place: Path) -> None:

@@ -6,20 +6,20 @@ import hashlib
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from shared.run import run
-from tests.e2e.node.places import CHECKOUT, cache, locked
+from tests.e2e.node.places import CHECKOUT, cache, made_once
+from tools.vendor import install
 
 INSIDE: Final = Path("/opt/nri-restore/dependencies")
 """Where a node sees them."""
 
 _NOT_ON_NODES: Final = {"isal", "kubernetes", "websocket-client"}
-_OLDEST_GLIBC, _NEWEST_GLIBC = 17, 41
 
 
 def requirements() -> list[str]:
@@ -39,34 +39,16 @@ def dependencies(root: Path) -> Path:
     version, machine = python_version(root), platform.machine()
     wanted = requirements()
     key = hashlib.sha256("\n".join([version, machine, *wanted]).encode()).hexdigest()[:12]
-    place = cache() / "dependencies" / f"python{version}-{key}"
-    if place.is_dir():
-        return place
-    with locked(place.with_name(f"{place.name}.lock")):
-        if not place.is_dir():
-            _install(root, version, machine, wanted, place)
-    return place
+    return made_once(
+        cache() / "dependencies" / f"python{version}-{key}", partial(_install, root, version, machine, wanted)
+    )
 
 
 def _install(root: Path, version: str, machine: str, wanted: list[str], place: Path) -> None:
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
     folder = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         folder.chmod(0o755)
-        words: list[str | Path] = [
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-compile",
-            "--only-binary=:all:",
-            "--target",
-            folder,
-        ]
-        for tag in (*platforms, f"manylinux2014_{machine}"):
-            words += ["--platform", tag]
-        run(
-            [sys.executable, "-m", "pip", "install", *words, "--python-version", version, *wanted],
-            timeout_s=600,
-        )
+        install(wanted, machine, version, folder)
         # Compiled at the path nodes see, so that tracebacks name it.
         compile_there = 'mount --bind "$1" "$0$2" && exec chroot "$0" /usr/bin/python3 -m compileall -q "$2"'
         run(["unshare", "--mount", "sh", "-c", compile_there, root, folder, INSIDE], timeout_s=300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,3 +43,12 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def made_once(place: Path, make: Callable[[Path], None]) -> Path:
+    """``place``, which ``make`` brings there in one step when it is missing; one process of this machine at a time."""
+    if not place.exists():
+        with locked(place.with_name(f"{place.name}.lock")):
+            if not place.exists():
+                make(place)
+    return place

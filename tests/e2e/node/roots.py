@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from shared.run import run
 from tests.e2e.node.apt import ROOT_CA, certificates, read_apt
-from tests.e2e.node.places import cache, locked
+from tests.e2e.node.places import cache, made_once
 
 Flavour = Literal["containerd-1.7", "containerd-2.1"]
 FLAVOURS: Final[tuple[Flavour, ...]] = get_args(Flavour)
@@ -83,13 +84,7 @@ def location(flavour: Flavour) -> Path:
 
 def base_root(flavour: Flavour) -> Path:
     """The base root of this flavour, built first when it is not cached (about a minute)."""
-    place = location(flavour)
-    if place.is_dir():
-        return place
-    with locked(place.with_name(f"{place.name}.lock")):
-        if not place.is_dir():
-            _build(RECIPES[flavour], place)
-    return place
+    return made_once(location(flavour), partial(_build, RECIPES[flavour]))
 
 
 def _build(recipe: Recipe, place: Path) -> None:
