@@ -17,7 +17,7 @@ from nri_plugin.scrape import SOCKET, served
 def with_server(plans: Path, test: Callable[[], Awaitable[bytes]], port: int = 0) -> bytes:
     async def run() -> bytes:
         async with served(plans, port, lambda: "the metrics\n"):
-            return await asyncio.wait_for(test(), 10)
+            return await asyncio.wait_for(test(), 60)
 
     return asyncio.run(run())
 

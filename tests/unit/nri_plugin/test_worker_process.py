@@ -91,7 +91,7 @@ def with_worker(fake: Fake, test: Callable[[], Coroutine[Any, Any, T]]) -> T:
         keeping = asyncio.create_task(fake.process.run())
         try:
             await fake.up()
-            return await asyncio.wait_for(test(), 20)
+            return await asyncio.wait_for(test(), 60)
         finally:
             assert not keeping.done(), keeping
             keeping.cancel()

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -194,12 +196,21 @@ def test_what_is_no_sound_checkpoint_ends_with_1_and_one_sentence(
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_registry_that_is_not_there_is_said_at_once(run: Run, write_checkpoint: WriteCheckpoint, base: str) -> None:
-    started = time.monotonic()
+def test_a_registry_that_is_not_there_is_said_at_once(
+    run: Run, write_checkpoint: WriteCheckpoint, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def counted(host: object, *words: Any, **more: Any) -> Any:
+        asked.append(host)
+        return resolve(host, *words, **more)
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", counted)
     status, _, err = run(write_checkpoint(), "-t", "nowhere.invalid/ck:1", "--push", "--base", base)
     assert status == 1
     assert "error: there is no host named nowhere.invalid; check the image reference" in err
-    assert time.monotonic() - started < 2, "not tried again and again"
+    assert asked.count("nowhere.invalid") == 1, "not tried again and again"
 
 
 def test_a_missing_archive_is_a_sentence(run: Run, base: str, tmp_path: Path) -> None:
@@ -299,7 +310,7 @@ def test_a_signal_cancels_the_upload(
 
         def __iadd__(self, more: bytes) -> Stalled:  # type: ignore[override, misc]
             paused.set()
-            go_on.wait(20)
+            go_on.wait(60)
             return self
 
     class Uploads(dict[str, bytearray]):
@@ -310,11 +321,11 @@ def test_a_signal_cancels_the_upload(
     command = [sys.executable, "-c", "from kubectl_restore.cli import main; main()", "build", str(path)]
     options = ["-t", f"{registry.host}/ck:1", "--push", "--format", "archive", "--base", BaseImage().push(registry)]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert paused.wait(20)
+        assert paused.wait(60)
         process.send_signal(number)
         time.sleep(0.1)
         go_on.set()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "Traceback" not in err
     assert not registry.uploads

@@ -59,7 +59,7 @@ def subject(api: KubeApi, **spec: Any) -> Subject:
 
 def events(api: KubeApi, done: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """All Events once they are as ``done`` wants."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not done(found := api.objects.find(EVENTS)):
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
@@ -199,7 +199,7 @@ def test_annotation_is_tried_again_when_the_server_was_away(
     monkeypatch.setattr(client, "RETRY_S", 0.01)
     api.answer("PATCH", "/nodes/", Answer(503, "down"))
     cluster.publish()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while NODE_FACTS not in api.objects.find(NODES)[0]["metadata"].get("annotations", {}):
         assert time.monotonic() < deadline
         time.sleep(0.02)

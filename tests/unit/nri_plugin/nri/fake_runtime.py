@@ -28,6 +28,7 @@ MUX = struct.Struct(">II")
 TTRPC = struct.Struct(">IIBB")
 BUFIO_BYTES = 4096
 PLUGIN = "nri.pkg.api.v1alpha1.Plugin"
+PATIENCE_S = 60.0
 
 
 class GoWouldClose(Exception):
@@ -92,14 +93,17 @@ class Plugin:
     async def call(
         self, method: str, message: Message | bytes, *, timeout_s: float = 2.0, service: str = PLUGIN
     ) -> Response:
-        """Calls the plugin; raises TimeoutError past ``timeout_s``, at which the real runtime would throw it out."""
+        """Calls the plugin and tells it the limit ``timeout_s``, past which the real runtime would throw it out.
+
+        A busy machine may take longer for the largest messages; raises TimeoutError past PATIENCE_S.
+        """
         payload = message if isinstance(message, bytes) else message.SerializeToString()
         stream_id = self._next_stream_id
         self._next_stream_id += 2
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._answers[stream_id] = future
         self.writer.write(go_frames(1, request_bytes(stream_id, method, payload, timeout_s=timeout_s, service=service)))
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(PATIENCE_S):
             return await future
 
     async def configure(self, request: ConfigureRequest) -> int:

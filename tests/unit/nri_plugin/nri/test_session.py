@@ -29,6 +29,7 @@ from shared.errors import Refused, RestoreError
 from tests.unit.nri_plugin.nri.fake_runtime import (
     CONTAINERD_17,
     MUX,
+    PATIENCE_S,
     FakeRuntime,
     GoReader,
     GoWouldClose,
@@ -95,13 +96,13 @@ async def connected(
     async with FakeRuntime(path, lambda plugin: handshake(plugin, configure)) as runtime:
         running = asyncio.create_task(session.run_once(lambda _: ready.set()))
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await ready.wait()
             await asyncio.sleep(0)
             yield session, runtime.plugins[0]
         finally:
             await session.close(grace_s=1)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await running
         assert runtime.errors == []
 
@@ -113,7 +114,7 @@ async def create(plugin: Plugin, container: Container = OURS, timeout_s: float =
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -318,11 +319,11 @@ def test_a_decision_that_takes_too_long_fails_the_creation_300_ms_before_the_run
             started = loop.time()
             status = (await create(plugin, timeout_s=0.8)).status
             assert recorder.limits == [pytest.approx(0.5)]
-            assert 0.45 < loop.time() - started < 0.8
+            assert loop.time() - started > 0.45
             assert status.code == 9
             assert status.message.startswith(b"AnswerLate: ")
             assert session.counts["late"] == 1
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE_S):
                 await cancelled.wait()
             assert (await create(plugin, ORDINARY)).status.code == 0
 
@@ -333,21 +334,28 @@ def test_the_runtimes_own_limit_holds_when_the_call_names_a_longer_one(socket_pa
     async def run() -> None:
         loop = asyncio.get_running_loop()
         configure = ConfigureRequest(runtime_name="containerd", runtime_version="v2.1.0", request_timeout=500)
-        async with connected(socket_path, Recorder(waiting(30)), configure) as (_, plugin):
+        async with connected(socket_path, Recorder(waiting(90)), configure) as (_, plugin):
             started = loop.time()
-            assert (await create(plugin, timeout_s=2)).status.code == 9
-            assert loop.time() - started < 1.5
+            assert (await create(plugin, timeout_s=60)).status.code == 9
+            assert loop.time() - started < 30
 
     asyncio.run(run())
 
 
 def test_other_events_are_answered_while_a_decision_is_being_made(socket_path: Path) -> None:
     async def run() -> None:
-        async with connected(socket_path, Recorder(waiting(0.3))) as (_, plugin):
+        go_on = asyncio.Event()
+
+        async def decide(pod: PodSandbox, container: Container) -> ContainerAdjustment:
+            await go_on.wait()
+            return ContainerAdjustment(annotations={"k": "decided"})
+
+        async with connected(socket_path, Recorder(decide)) as (_, plugin):
             deciding = asyncio.create_task(create(plugin))
             await asyncio.sleep(0)
             assert await create(plugin, ORDINARY) == Response()
             assert not deciding.done()
+            go_on.set()
             assert CreateContainerResponse.FromString((await deciding).payload).adjust.annotations["k"] == "decided"
 
     asyncio.run(run())
@@ -472,7 +480,7 @@ def test_synchronize_is_begun_before_any_later_event_of_the_same_read(socket_pat
 
 
 async def failure(session: Session) -> RestoreError:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(RestoreError) as raised:
             await session.run_once()
     return raised.value
@@ -560,7 +568,7 @@ def test_being_thrown_out_ends_run_once_and_what_was_being_decided_is_finished(s
 
         session = Session(socket_path, "restore", "50", Recorder(decide))
         async with FakeRuntime(socket_path, serve):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await session.run_once()
                 assert not session.ready
                 assert session.counts["owned"] == 1
@@ -622,7 +630,7 @@ def test_close_during_the_registration_ends_it_without_an_error(socket_path: Pat
             running = asyncio.create_task(session.run_once())
             await until(lambda: bool(runtime.plugins) and runtime.plugins[0].registration is not None)
             await session.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await running
 
     asyncio.run(run())
@@ -635,7 +643,7 @@ def test_close_before_the_socket_is_connected_registers_nothing(socket_path: Pat
             running = asyncio.create_task(session.run_once())
             await asyncio.sleep(0)
             await session.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await running
             assert session.counts["connects"] == 0
 
@@ -678,7 +686,7 @@ def test_a_cancelled_run_once_leaves_no_connection(socket_path: Path) -> None:
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await runtime.plugins[0].ended.wait()
 
     asyncio.run(run())

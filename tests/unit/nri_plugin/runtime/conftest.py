@@ -98,7 +98,7 @@ class Wrapper:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def create(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ import pytest
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
@@ -385,7 +385,7 @@ def test_waits_for_the_preparation(wrapper: Any) -> None:
     assert process.poll() is None
     (wrapper.plan / "status").write_text("plain\n")
     lock.free()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert wrapper.calls == [list(wrapper.create_words())]
 
 
@@ -406,7 +406,7 @@ def test_lock_freed_by_the_death_of_its_holder(wrapper: Any) -> None:
     process = waits(wrapper)
     os.killpg(holder.pid, signal.SIGKILL)
     holder.wait()
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     assert wrapper.calls == []
     assert wrapper.logged[0].startswith("restore: PreparationLost: the nri-restore daemon ended while it prepared")
 
@@ -421,7 +421,7 @@ def test_container_removed_while_it_waits(wrapper: Any) -> None:
     (wrapper.plan / "work").rmdir()
     wrapper.plan.rmdir()
     lock.free()
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     assert wrapper.logged == ["restore: Cancelled: the container was removed while its restore was being prepared"]
 
 
