@@ -27,7 +27,7 @@ from tools.vendor import wheels
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 DEB_COMPRESSION = {"small": ["-Zxz"], "fast": ["-Zgzip", "-z1"]}
-RPM_COMPRESSION = {"small": "w6.xzdio", "fast": "w1.gzdio"}
+RPM_COMPRESSION = {"small": "w6T0.xzdio", "fast": "w1.gzdio"}
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 RPM_WORDS = {
     "postinst": 'set -- configure "$([ "$1" = 1 ] || echo old)"',
@@ -175,7 +175,7 @@ def deb(package: Package, architecture: str, tree: Path, out: Path, compression:
     )
     (control / "md5sums").write_text(listed)
     place = out / f"{package.name}_{project()['version']}_{architecture}.deb"
-    run(["dpkg-deb", "--root-owner-group", *DEB_COMPRESSION[compression], "--build", tree, place], timeout_s=600)
+    run(["dpkg-deb", "--root-owner-group", *DEB_COMPRESSION[compression], "--build", tree, place], timeout_s=1800)
     shutil.rmtree(control)
     return place
 
@@ -228,7 +228,7 @@ mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/
             ["rpmbuild", "-bb", "--target", machine, "--buildroot", f"{folder}/root", "--define", f"_topdir {folder}",
              "--define", f"_rpmdir {out}", "--define", "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
              "--define", f"_binary_payload {RPM_COMPRESSION[compression]}", f"{folder}/spec"],
-            timeout_s=600,
+            timeout_s=1800,
         )  # fmt: skip
     return out / f"{package.name}-{project()['version']}-1.{machine}.rpm"
 

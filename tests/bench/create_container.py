@@ -15,6 +15,8 @@ from tests.e2e.restoring import KEEPS, with_daemon
 
 _BLOCK: Final = 10
 """Containers created before the daemon is switched on or off again."""
+_SETTLED_S: Final = 3.0
+"""From the switch to the first container: by then the worker has loaded its modules and looked the node over."""
 _GOAL_MS: Final = 0.4
 
 
@@ -42,6 +44,7 @@ def _create(setting: Setting, runs: int) -> Iterator[Result]:
                 with_daemon(node, KEEPS)
             elif node.daemon is not None and node.daemon.running:
                 node.stop_daemon()
+            time.sleep(_SETTLED_S)
             _created(pod, spec)
             figures[switched_on] += [_created(pod, spec) for _ in range(_BLOCK)]
     finally:
