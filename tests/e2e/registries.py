@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -91,6 +92,44 @@ def serving(service: Service) -> Iterator[Service]:
     finally:
         service.program.kill()
         service.machine.sh(f"rm -rf /var/lib/registry-{service.port} /var/log/registry-{service.port}.log")
+
+
+@contextmanager
+def stalling(service: Service, after_bytes: int) -> Iterator[tuple[str, threading.Event]]:
+    """``HOST:PORT`` before the registry, through which no more than this goes to it until the event is set."""
+    go_on = threading.Event()
+    passed = 0
+
+    def pass_on(source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
+        nonlocal passed
+        with suppress(OSError):
+            while piece := source.recv(1 << 16):
+                passed += len(piece) if counted else 0
+                if counted and passed > after_bytes:
+                    go_on.wait()
+                sink.sendall(piece)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError), socket.create_connection((service.machine.address, service.port)) as there:
+                answers = threading.Thread(target=pass_on, args=(there, self.request), kwargs={"counted": False})
+                answers.start()
+                pass_on(self.request, there, counted=True)
+                answers.join()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}", go_on
+        finally:
+            go_on.set()
+            server.shutdown()
+            serving.join()
 
 
 def basic(machine: Machine, port: int) -> Service:

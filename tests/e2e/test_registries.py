@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,18 @@ import pytest
 from shared import oci
 from tests.e2e.node.places import CHECKOUT
 from tests.e2e.node.registry import Registry
-from tests.e2e.registries import PASSWORD, USER, Service, basic, self_signed, serving, token_service, with_tokens
+from tests.e2e.node.waiting import wait_for
+from tests.e2e.registries import (
+    PASSWORD,
+    USER,
+    Service,
+    basic,
+    self_signed,
+    serving,
+    stalling,
+    token_service,
+    with_tokens,
+)
 from tests.support.checkpoints import containerd, tar_of
 from tests.support.large_archive import write_large_archive
 
@@ -154,17 +164,14 @@ def test_a_registry_that_dies_in_mid_upload_and_comes_back(
         _fill(source)
     service = Service(registry.machine, 5106)
     result: list[tuple[int, str]] = []
-    with serving(service):
-        pushing = threading.Thread(target=lambda: result.append(push(service.host, *ARCHIVE, *compress, source=source)))
+    with serving(service), stalling(service, 8 << 20) as (host, go_on):
+        pushing = threading.Thread(target=lambda: result.append(push(host, *ARCHIVE, *compress, source=source)))
         pushing.start()
-        deadline = time.monotonic() + 60
-        while service.uploaded_bytes() < 1 << 20:
-            assert time.monotonic() < deadline and not result, result
-            time.sleep(0.002)
-        service.program.pause()
-        assert service.uploaded_bytes() < 64 << 20, "in the middle"
+        wait_for(lambda: bool(result) or service.uploaded_bytes() > 1 << 20, "an upload to be under way")
+        assert not result, "in the middle"
         service.program.kill()
         service.start()
+        go_on.set()
         pushing.join()
         [(status, said)] = result
         assert status == 0, said
