@@ -36,8 +36,21 @@ _GUARDED: Final = frozenset({
     "smaps_rollup", "stack", "syscall", "timers",
 })  # fmt: skip
 """Files of /proc/<pid> that only who may trace the process can open (fs/proc/base.c, ptrace(2))."""
-_PROC_LINKS: Final = frozenset({"root", "cwd", "fd", "map_files"})
-"""Entries of /proc/<pid> that lead elsewhere."""
+_PROC_LINKS: Final = frozenset({"cwd", "exe", "root"})
+"""Entries of /proc/<pid> that lead elsewhere: at that moment to CRIU's own program, say …"""
+_PROC_LINK_FOLDERS: Final = frozenset({"fd", "map_files", "ns"})
+"""… and directories of such."""
+_TELLS_OPENER: Final = {
+    "iomem": "CAP_SYS_ADMIN",
+    "ioports": "CAP_SYS_ADMIN",
+    "kallsyms": "CAP_SYSLOG",
+    "kmsg": "CAP_SYSLOG",
+    "modules": "CAP_SYSLOG",
+    "pagemap": "CAP_SYS_ADMIN",
+    "stack": "CAP_SYS_ADMIN",
+}
+"""Files of /proc that look at the rights of who opened them (kernel/resource.c, kernel/kallsyms.c, fs/proc/kmsg.c,
+kernel/module/procfs.c, fs/proc/task_mmu.c, fs/proc/base.c): addresses of the kernel and of memory."""
 
 
 def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozenset()) -> Iterator[Refused]:
@@ -55,6 +68,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
         ):  # whoever opens a masked file gets the mask
             yield from _once(file)
             yield from _path(file, masked, read_only)
+            yield from _opener(file, live)
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
@@ -114,9 +128,19 @@ def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) ->
             "reach; take the checkpoint from an unprivileged container",
         )
     parts = path.split("/")
-    if len(parts) > 4 and parts[1] == "proc" and _PROC_LINKS.intersection(parts[3:-1]):
-        # As root and through another process' links, which the kernel checks when they are opened, not when used.
+    if parts[1] == "proc" and (_PROC_LINKS.intersection(parts[3:]) or _PROC_LINK_FOLDERS.intersection(parts[3:-1])):
+        # Never the path of an open file, which is the link's target.
         yield foreign(f"{file.path}, a file by way of a process' links,")
+
+
+def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
+    """CRIU opens them with every right, and the processes would go on reading with those."""
+    parts = where(file.path).split("/")
+    needed = _TELLS_OPENER.get(parts[-1]) if parts[1] == "proc" else None
+    if parts[1:3] == ["sys", "module"] and "sections" in parts:  # kernel/module/sysfs.c
+        needed = "CAP_SYSLOG"
+    if needed and not {needed, "CAP_SYS_ADMIN"} & live.capabilities.bounding:
+        yield _needs(file.path, needed)
 
 
 def _folder(file: RegularFile, uncovered_paths: Sequence[str]) -> Iterator[Refused]:

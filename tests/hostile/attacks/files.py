@@ -64,6 +64,25 @@ add("a file of the node", "FileExceeds", _path("/etc/shadow", ext=True))
 add("a path upwards", "ImagePath", _path("/a/../../etc/shadow"))
 add("a relative path", "ImagePath", _path("etc/shadow"))
 add("the root of another process", "FileExceeds", _path("/proc/1/root/etc/shadow"))
+for _name, _mode in (
+    ("1/exe", 0o100755),
+    ("self/exe", 0o100755),
+    ("1/task/1/exe", 0o100755),
+    ("1/cwd", 0o040755),
+    ("1/root", 0o040755),
+    ("1/fd/7", 0o100644),
+    ("thread-self/ns/mnt", 0o100444),
+):
+    add(f"what CRIU itself has at /proc/{_name}", "FileExceeds", _path(f"/proc/{_name}", _mode))
+for _name in (
+    "/proc/kallsyms",
+    "/proc/modules",
+    "/proc/iomem",
+    "/proc/1/pagemap",
+    "/proc/1/task/1/stack",
+    "/sys/module/ext4/sections/.text",
+):
+    add(f"{_name} open with the rights of CRIU", "FileExceeds", _path(_name, 0o100444))
 
 
 def _kind(number: int, **parts: Any) -> Change:
@@ -170,6 +189,19 @@ def _chroot(forgery: Forgery) -> None:
     entry = forgery.open_path("/tmp", 0o040755)
     forgery.opened[-1].reg.mode = 0o040755
     forgery.image("fs-1.img")[0].root_id = entry.id
+
+
+@twin("a look at its own descriptors", proof="test -d /proc/1/fd/77 && ls /proc/1/fd/77/")
+def _own_descriptors(forgery: Forgery) -> None:
+    forgery.open_path("/proc/1/fd", 0o040500)
+
+
+def _linked_program(forgery: Forgery) -> None:
+    forgery.diff([member("link", kind=tarfile.SYMTYPE, linkname="/proc/self/exe")])
+    forgery.open_path("/link", 0o100755)
+
+
+add("CRIU's own program by a link in the root", "FileModeDiffers", _linked_program, by_node=True)
 
 
 @twin("one more ordinary file")

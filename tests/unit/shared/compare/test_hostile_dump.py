@@ -392,6 +392,33 @@ RULES = (
         "/proc/4711/mem open, of a process that is not its own",
         granted=Security(add=("CAP_SYS_PTRACE",)),
     ),
+    *(
+        Rule(
+            f"by the link {path}", regular(path, mode=mode), "FileExceeds", f"{path}, a file by way of a process' links"
+        )
+        for path, mode in (
+            ("/proc/1/exe", 0o100755),
+            ("/proc/self/exe", 0o100755),
+            ("/proc/1/task/1/exe", 0o100755),
+            ("/proc/1/cwd", 0o040755),
+            ("/proc/1/root", 0o040755),
+            ("/proc/1/root/etc/passwd", 0o100644),
+            ("/proc/1/fd/7", 0o100644),
+            ("/proc/1/map_files/400000-401000", 0o100644),
+            ("/proc/1/ns/mnt", 0o100444),
+        )
+    ),
+    *(
+        Rule(f"{path} of who opens it", regular(path), "FileExceeds", capability, granted=Security(add=(capability,)))
+        for path, capability in (
+            ("/proc/kallsyms", "CAP_SYSLOG"),
+            ("/proc/modules", "CAP_SYSLOG"),
+            ("/proc/iomem", "CAP_SYS_ADMIN"),
+            ("/proc/1/pagemap", "CAP_SYS_ADMIN"),
+            ("/proc/1/task/1/stack", "CAP_SYS_ADMIN"),
+            ("/sys/module/ext4/sections/.text", "CAP_SYSLOG"),
+        )
+    ),
     Rule("thread of another container", regular("/proc/4711/task/4712/environ"), "FileExceeds", "CAP_SYS_PTRACE"),
     Rule(
         "score of another container",
