@@ -3,10 +3,10 @@
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
 cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
 itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
-status 1. ``opened``: where there are such entries, no process may have any other file open, nor one of these that is
-not the one at its path; one that is is printed first of all, with exit status 3. Run by restore-runc while the
-processes are stopped; stands alone: restore-runc knows no package. Nothing of the container is run or trusted: what
-covers is made outside, paths are walked without following links.
+status 1. ``follow``: links on the mount are followed again. ``opened``: where there are such entries, no process may
+have any other file open, nor one of these that is not the one at its path; one that is is printed first of all, with
+exit status 3. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no package. Nothing
+of the container is run or trusted: what covers is made outside, paths are walked without following links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2); numbers: the same on every machine.
@@ -29,6 +29,8 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 FROM_EMPTY, TO_EMPTY = 4, 0x40
 SET_STRING, CREATE = 1, 6
 READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8
+NO_FOLLOW = 0x200000
+"""MOUNT_ATTR_NOSYMFOLLOW."""
 HERE = -100
 """AT_FDCWD."""
 
@@ -149,6 +151,9 @@ def main(pid: int, file: str) -> None:
             continue
         if how in ("ro", "rro", "rw"):
             set_access(how, path)
+            continue
+        if how == "follow":
+            set_attributes(opened(path), off=NO_FOLLOW)
             continue
         try:
             target = opened(path)

@@ -16,6 +16,7 @@ from nri_plugin.logs import Subject
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
+from nri_plugin.restore.links import without_following
 from nri_plugin.restore.signature import Signatures
 from nri_plugin.restore.verify import Verdicts
 from shared.archive import CheckpointFiles, open_checkpoint
@@ -112,7 +113,8 @@ class Node:
                     check_structure(files)
                     dump = read_dump(files)
                     special = read_tmpfs(files, dump.mounts)
-                    replaced = dict(without_host_name(ImageDirectory(files, "checkpoint"), dump))
+                    images = ImageDirectory(files, "checkpoint")
+                    replaced = {**without_host_name(images, dump), **without_following(images, dump)}
                     if not dump.sockets_established:
                         # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
                         inventory = files.read("checkpoint/inventory.img", 1 << 20)

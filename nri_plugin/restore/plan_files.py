@@ -11,6 +11,7 @@ from typing import Any
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import CRI_METADATA
 from nri_plugin.restore import cover, options, rootfs
+from nri_plugin.restore.links import held_mounts
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.outcome import kept_directory
@@ -47,7 +48,7 @@ def write_plan(
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
     unsure = to_look_at(opened.dump, live, root_unseen=request.native)
-    if changes := mount_changes(found, unsure):
+    if changes := mount_changes(found, unsure, [mount.mountpoint for mount in held_mounts(opened.dump)]):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")
@@ -77,14 +78,15 @@ def adjustments(found: Corrections) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def mount_changes(found: Corrections, opened: Sequence[str]) -> str:
+def mount_changes(found: Corrections, opened: Sequence[str], held: Sequence[str]) -> str:
     """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte, which no path has.
 
-    ``opened``: what processes may have open, where that is to be looked at before.
+    ``opened``: what processes may have open, where that is to be looked at before. ``held``: mounts on which CRIU
+    followed no link.
     """
     lines = [f"opened {path}" for path in opened]
     lines += [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
-    lines += [f"{each.access} {each.path}" for each in found.access]
+    lines += [f"{each.access} {each.path}" for each in found.access] + [f"follow {path}" for path in held]
     return "".join(f"{line}\0" for line in lines)
 
 

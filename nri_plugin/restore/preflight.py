@@ -13,6 +13,7 @@ from typing import Final
 
 from nri_plugin.restore import rootfs
 from nri_plugin.restore.kernel import KernelCheck
+from nri_plugin.restore.links import check_root_links
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.request import RestoreRequest
 from nri_plugin.restore.root_files import look_up
@@ -134,6 +135,7 @@ def check_root(node: Node, opened: OpenedCheckpoint, root: rootfs.Overlay | None
     if root is None or node.compared.get(opened.image.digest) == root.lower:
         return
     directories = [Path(each) for each in (root.upper, *root.lower) if each]
+    check_root_links(opened.dump, directories)
     with opened.files() as files:
         _refuse(_in_root(node, opened, files, directories))
     node.compared[opened.image.digest] = root.lower

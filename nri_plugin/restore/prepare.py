@@ -14,6 +14,7 @@ from nri_plugin.containerd.images import pull
 from nri_plugin.restore import options, policy, preflight, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
+from nri_plugin.restore.links import check_links
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.plan_files import write_plan
@@ -259,6 +260,7 @@ def check(
             if request.checkpoint is None and not request.native:
                 rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
+        check_links(opened.dump, root_unseen=request.native)
     with report.phase("preflight"):
         preflight.check(node, request, opened)
     return opened

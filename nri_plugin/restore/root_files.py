@@ -68,7 +68,8 @@ def _opaque(directory: Path) -> bool:
 def _facts(path: Path, status: os.stat_result) -> Found:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "special file")
     elf = _elf(path, status.st_size) if kind == "file" else None
-    return Found(kind, status.st_size, stat.S_IMODE(status.st_mode), elf)
+    target = str(path.readlink()) if kind == "symbolic link" else None
+    return Found(kind, status.st_size, stat.S_IMODE(status.st_mode), elf, target)
 
 
 def _elf(path: Path, size: int) -> ElfFacts | None:

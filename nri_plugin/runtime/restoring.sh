@@ -51,6 +51,8 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	"Can't open file proc/"*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
 	"Can't open file "*' on restore: No such file or directory' | 'File '*' has bad size '*)
 		printf 'OpenFileDiffers: a process has a file open that is not there as it was; what volumes and /dev/shm hold is not part of a checkpoint, so give the pod the same volume with that file in it, or take a new checkpoint when the file is closed: %s' "$why" ;;
+	*': Too many levels of symbolic links')
+		printf 'FileExceeds: a file or Unix socket of the checkpoint has a link on the way to its path, which CRIU does not follow here; give the program a path without links (below /var/run they may be), and take a new checkpoint: %s' "$why" ;;
 	*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
 	esac
 	printf ' (full log: %s/restore.log)' "$keep"
@@ -119,7 +121,7 @@ adjust() { # <pid>: gives it and all below the limits of the pod, where the chec
 }
 
 restore() {
-	[ -f "$plan/mount" ] && { mount_overlay true || fail "MountFailed: the restored root file system cannot be mounted"; }
+	[ -f "$plan/mount" ] && { mount_overlay true 2>"$plan/work/mount.log" || fail "MountFailed: the restored root file system cannot be mounted: $(tail -n 1 "$plan/work/mount.log")"; }
 	[ -f "$plan/root-mode" ] && IFS= read -r mode <"$plan/root-mode" && chmod "$mode" "$rootfs"
 	guard
 	run_restore 8<&-

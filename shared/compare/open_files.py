@@ -17,6 +17,7 @@ from shared.compare.paths import is_mask, where
 from shared.compare.places import foreign, place_refusals
 from shared.compare.sockets import socket_refusals
 from shared.compare.timers import timer_refusals
+from shared.compare.unix_sockets import unix_socket_refusals
 from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
@@ -73,7 +74,11 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
     yield from itertools.chain(
-        place_refusals(dump, live, links), socket_refusals(dump, live), timer_refusals(dump, live), _roots(dump, live)
+        place_refusals(dump, live, links),
+        socket_refusals(dump, live),
+        unix_socket_refusals(dump, links),
+        timer_refusals(dump, live),
+        _roots(dump, live),
     )
 
 

@@ -472,26 +472,30 @@ class NetlinkSkEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., protocol: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., dst_portid: _Optional[int] = ..., dst_group: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
 
 class UnixSkEntry(_message.Message):
-    __slots__ = ("id", "ino", "type", "state", "peer", "fown", "opts", "name", "name_dir")
+    __slots__ = ("id", "ino", "type", "state", "uflags", "peer", "fown", "opts", "name", "name_dir", "mnt_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    UFLAGS_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     FOWN_FIELD_NUMBER: _ClassVar[int]
     OPTS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_DIR_FIELD_NUMBER: _ClassVar[int]
+    MNT_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     ino: int
     type: int
     state: int
+    uflags: int
     peer: int
     fown: FownEntry
     opts: SkOptsEntry
     name: bytes
     name_dir: bytes
-    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., peer: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ...) -> None: ...
+    mnt_id: int
+    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., uflags: _Optional[int] = ..., peer: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ..., mnt_id: _Optional[int] = ...) -> None: ...
 
 class PipeEntry(_message.Message):
     __slots__ = ("id", "pipe_id", "flags", "fown")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -203,7 +203,7 @@ def split(content: bytes, kind: Kind, name: str) -> Iterator[bytes]:
         offset += size
 
 
-def join(kind: Kind, messages: list[Message]) -> bytes:
+def join(kind: Kind, messages: Sequence[Message]) -> bytes:
     """The image with these messages."""
     pieces = [kind.header]
     for message in messages:

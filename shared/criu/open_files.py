@@ -160,6 +160,20 @@ class UnixSocket(OpenFile):
     """Inode of the other end; 0: none."""
     name: bytes
     """A path, or, after a zero byte, an abstract name."""
+    folder: str = ""
+    """What a relative path starts from."""
+    mount: int = NOT_RECORDED
+    """MountEntry.id of where the path is, or NOT_RECORDED."""
+    outside: bool = False
+    """Whether CRIU is to have it from who calls it, from a plugin, or not at all (criu/sk-unix.c, USK_…)."""
+
+    @property
+    def path(self) -> str | None:
+        """As the process gave it, with links on the way; None for a socket without one."""
+        bare = self.name.split(b"\0", 1)[0].decode(errors="surrogateescape")
+        if not bare:
+            return None
+        return bare if bare.startswith("/") else f"{self.folder}/{bare}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +268,18 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
         case "unixsk":
             usk = entry.usk
             _same_id(entry.id, usk.id, name)
-            if usk.name_dir:
-                text(usk.name_dir, name)
-            return UnixSocket(entry.id, kind, usk.type, usk.state, usk.ino, usk.peer, usk.name)
+            return UnixSocket(
+                id=entry.id,
+                kind=kind,
+                type=usk.type,
+                state=usk.state,
+                inode=usk.ino,
+                peer=usk.peer,
+                name=usk.name,
+                folder=text(usk.name_dir, name),
+                mount=usk.mnt_id if usk.HasField("mnt_id") else NOT_RECORDED,
+                outside=usk.uflags != 0,
+            )
         case "ns":
             return NamespaceFile(entry.id, kind, entry.nsf.ns_id)
         case "netlinksk":

@@ -43,6 +43,8 @@ class Found:
     mode: int | None
     """Permission bits; None for the root, which gets those it had, and for a folder without a member of its own."""
     elf: ElfFacts | None
+    target: str | None = None
+    """Of a symbolic link, where that was read."""
 
 
 def expected_files(images: ImageDirectory, dump: Dump) -> tuple[list[Expected], list[str]]:

@@ -12,6 +12,7 @@ from tests.hostile.attacks import (
     namespaces,
     seccomp,
     structure,
+    unix_sockets,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "namespaces",
     "seccomp",
     "structure",
+    "unix_sockets",
 ]

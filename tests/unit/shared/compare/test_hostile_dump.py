@@ -62,6 +62,15 @@ def regular(
     return change
 
 
+def unix_socket(path: str, **fields: Any) -> Change:
+    return opened(5, usk=pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=path.encode() + b"\0", **fields))
+
+
+def dangling_socket(dump: SyntheticDump) -> None:
+    usk = pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=b"/run/x")
+    dump.images["files.img"].append(pb.FileEntry(type=5, id=77, usk=usk))
+
+
 def on_the_mount_at(mountpoint: str, path: str) -> Change:
     return lambda dump: regular(path, mount=dump.mount(mountpoint).mnt_id)(dump)
 
@@ -419,6 +428,19 @@ RULES = (
             ("/sys/module/ext4/sections/.text", "CAP_SYSLOG"),
         )
     ),
+    *(
+        Rule(f"Unix socket {what}", unix_socket(path, **fields), "SocketExceeds", words)
+        for what, path, fields, words in (
+            ("by a link of a process", "/proc/self/fd/1007/x", {}, "at /proc/self/fd/1007/x, where no socket can be"),
+            ("in the kernel's settings", "/sys/x", {}, "at /sys/x, where no socket can be"),
+            ("among terminals", "/dev/pts/x", {}, "at /dev/pts/x, where no socket can be"),
+            ("upwards", "/tmp/../x", {}, "leads upwards"),
+            ("upwards from its folder", "../x", {"name_dir": b"/tmp"}, "leads upwards"),
+            ("from a folder that is nowhere", "x", {"name_dir": b"tmp"}, "no absolute path"),
+            ("from outside", "/tmp/x", {"uflags": 1}, "from outside the container"),
+        )
+    ),
+    Rule("Unix socket that nobody holds", dangling_socket, "SocketExceeds", "/run/x that no process holds"),
     Rule("thread of another container", regular("/proc/4711/task/4712/environ"), "FileExceeds", "CAP_SYS_PTRACE"),
     Rule(
         "score of another container",

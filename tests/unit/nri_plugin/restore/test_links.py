@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from nri_plugin.restore.links import NO_FOLLOW, check_links, check_root_links, held_mounts, without_following
+from shared.archive import CheckpointFiles, open_checkpoint
+from shared.criu import criu_pb2 as pb
+from shared.criu.dump import Dump, read_dump
+from shared.criu.images import ImageDirectory, Kind, split
+from shared.errors import Refused
+from tests.support.checkpoints import SyntheticDump, containerd, write_directory
+
+Dumped = Callable[[SyntheticDump], CheckpointFiles]
+OLD, NEW = "5.13.19-generic", "5.14.0-70.el9"
+
+
+@pytest.fixture
+def dumped(tmp_path: Path) -> Iterator[Dumped]:
+    with ExitStack() as stack:
+
+        def opener(dump: SyntheticDump) -> CheckpointFiles:
+            folder = tmp_path / f"dump-{len(list(tmp_path.iterdir()))}"
+            return stack.enter_context(open_checkpoint(write_directory(folder, containerd(dump))))
+
+        yield opener
+
+
+def with_socket(path: str) -> SyntheticDump:
+    dump = SyntheticDump.of_processes()
+    dump.add_file(
+        pb.FileEntry(type=5, id=77, usk=pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=path.encode())),
+        descriptor=9,
+    )
+    return dump
+
+
+def with_file(path: str) -> SyntheticDump:
+    dump = SyntheticDump.of_processes()
+    reg = pb.RegFileEntry(id=77, name=path.encode(), mnt_id=dump.mount_of(path).mnt_id, mode=0o100644)
+    dump.add_file(pb.FileEntry(type=1, id=77, reg=reg), descriptor=9)
+    return dump
+
+
+def flags(dump: SyntheticDump, dumped: Dumped, release: str = NEW) -> dict[str, int]:
+    """Of the mounts in the images that CRIU would get in place of the dump's, by mountpoint; none in place: {}."""
+    files = dumped(dump)
+    replaced = without_following(ImageDirectory(files, "checkpoint"), read_dump(files), release)
+    if not replaced:
+        return {}
+    pieces = split(replaced["mountpoints-13.img"], Kind.MNTS, "x")
+    return {entry.mountpoint.decode(): entry.flags for entry in map(pb.MntEntry.FromString, pieces)}
+
+
+def read(dump: SyntheticDump, dumped: Dumped) -> Dump:
+    return read_dump(dumped(dump))
+
+
+def test_root_and_volumes_are_held_and_nothing_else(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.add_mount("/data", ext_key=b"/data", flags=2)
+    dump.add_mount("/proc/kcore", ext_key=b"/dev/null")
+    before = {entry.mountpoint.decode(): entry.flags for entry in dump.images["mountpoints-13.img"]}  # type: ignore[attr-defined]
+    after = flags(dump, dumped)
+    assert {path for path in after if after[path] != before[path]} == {"/", "/data"}
+    assert after["/data"] == 2 | NO_FOLLOW
+    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
+
+
+def test_mount_that_never_followed_is_left_so(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.add_mount("/data", ext_key=b"/data", flags=NO_FOLLOW)
+    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
+
+
+def test_root_with_a_socket_below_var_run_is_not_held(dumped: Dumped) -> None:
+    assert flags(with_socket("/run/app.sock"), dumped)["/"] & NO_FOLLOW
+    assert flags(with_socket("/var/run/app.sock"), dumped) == {}
+
+
+def test_nothing_is_held_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    assert flags(dump, dumped, OLD) == {}
+    assert held_mounts(read(dump, dumped), OLD) == ()
+    check_links(read(dump, dumped), root_unseen=False, release=OLD)
+
+
+def test_socket_is_refused_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
+    found = read(with_socket("/run/app.sock"), dumped)
+    check_links(found, root_unseen=True, release=NEW)
+    with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
+        check_links(found, root_unseen=False, release=OLD)
+    assert failure.value.reason == "KernelUnfit"
+
+
+def test_socket_below_var_run_is_refused_where_the_root_is_not_there_yet(dumped: Dumped) -> None:
+    found = read(with_socket("/var/run/app.sock"), dumped)
+    check_links(found, root_unseen=False, release=NEW)
+    with pytest.raises(Refused, match="--format layered") as failure:
+        check_links(found, root_unseen=True, release=NEW)
+    assert failure.value.reason == "SocketExceeds"
+
+
+def root(folder: Path, links: dict[str, str], folders: tuple[str, ...] = ("run", "srv")) -> list[Path]:
+    for each in folders:
+        (folder / each).mkdir(parents=True)
+    for name, target in links.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+    return [folder]
+
+
+@pytest.mark.parametrize(
+    "dump", [with_file("/srv/x"), with_file("/gone/x"), with_socket("/srv/x"), with_socket("/var/run/x")]
+)
+def test_ordinary_paths_pass(dump: SyntheticDump, dumped: Dumped, tmp_path: Path) -> None:
+    check_root_links(read(dump, dumped), root(tmp_path, {"var/run": "../run", "other": "/etc"}))
+
+
+@pytest.mark.parametrize(
+    ("dump", "links"),
+    [
+        (with_file("/link/x"), {"link": "/etc"}),
+        (with_file("/srv/a/b/x"), {"srv/a": "/proc/self/fd"}),
+        (with_socket("/link/x"), {"link": "/etc"}),
+        (with_socket("/var/run/x"), {"var/run": "/etc"}),
+        (with_socket("/var/run/a/x"), {"var/run": "/run", "run/a": "/etc"}),
+    ],
+)
+def test_path_by_way_of_a_link_is_refused(
+    dump: SyntheticDump, links: dict[str, str], dumped: Dumped, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="no directory in the root file system") as failure:
+        check_root_links(read(dump, dumped), root(tmp_path, links))
+    assert failure.value.reason == "FileExceeds"
+
+
+def test_links_below_a_volume_are_the_volumes(dumped: Dumped, tmp_path: Path) -> None:
+    """What the image has there is covered."""
+    dump = with_file("/data/current/x")
+    dump.add_mount("/data", ext_key=b"/data")
+    check_root_links(read(dump, dumped), root(tmp_path, {"data/current": "/etc"}))
