@@ -3,13 +3,16 @@
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
 cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
 itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
-status 1. ``follow``: links on the mount are followed again. ``opened``: where there are such entries, no process may
-have any other file open, nor one of these that is not the one at its path; one that is is printed first of all, with
-exit status 3. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no package. Nothing
-of the container is run or trusted: what covers is made outside, paths are walked without following links.
+status 1. ``follow``: links on the mount are followed again. ``opened`` and ``judged``: where there are such entries, no
+process may have any other file open, nor one of these that is not the one at its path; one that is is printed first of
+all, with exit status 3. A ``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is
+open; one that is not is printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone:
+restore-runc knows no package. Nothing of the container is run or trusted: what covers is made outside, paths are walked
+without following links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
-readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2); numbers: the same on every machine.
+readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2), faccessat2(2); numbers: the same on
+every machine. Who may open a file: path_resolution(7), setfsuid(2), capset(2).
 """
 
 from __future__ import annotations
@@ -20,10 +23,20 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 
-OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, FACCESSAT2, MOUNT_SETATTR = (
+    428,
+    429,
+    430,
+    431,
+    432,
+    437,
+    439,
+    442,
+)
 CLONE, CLOEXEC, EMPTY_PATH, RECURSIVE = 1, os.O_CLOEXEC, 0x1000, 0x8000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 FROM_EMPTY, TO_EMPTY = 4, 0x40
@@ -33,6 +46,14 @@ NO_FOLLOW = 0x200000
 """MOUNT_ATTR_NOSYMFOLLOW."""
 HERE = -100
 """AT_FDCWD."""
+AS_EFFECTIVE = 0x200
+"""AT_EACCESS."""
+CAPABILITIES_VERSION = 0x20080522
+NO_ID = 0xFFFFFFFF
+"""Of no user or group: setfsuid(2) changes nothing then, and says what there is."""
+
+User = Sequence[int]
+"""UID, GID, a mask of capabilities, and groups."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -129,13 +150,96 @@ def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -
     return None
 
 
+def forbidden(links: Iterable[tuple[str, str]], judged: Set[str], users: Iterable[User], proc: int) -> str | None:
+    """The first of the judged files that no user may open as it is open, and how that is."""
+    left = {
+        (shown, asked(link, proc), identity(os.stat(link, dir_fd=proc)))
+        for link, shown in links
+        if os.fsencode(shown).decode(errors="backslashreplace") in judged
+    }
+    for user in users:
+        if left:
+            with acting_as(user):
+                left = {each for each in left if not may_open(*each)}
+    for shown, mode, _ in sorted(left):
+        return f"{shown} open for {'writing' if mode & os.W_OK else 'reading' if mode & os.R_OK else 'its use'}"
+    return None
+
+
+def asked(link: str, proc: int) -> int:
+    """What opening the file took: its link's own permissions say (linux fs/proc/fd.c, tid_fd_update_inode)."""
+    if link.rpartition("/")[2] in ("cwd", "root", "exe"):
+        return os.X_OK
+    mode = os.stat(link, dir_fd=proc, follow_symlinks=False).st_mode
+    return (os.R_OK if mode & stat.S_IRUSR else 0) | (os.W_OK if mode & stat.S_IWUSR else 0)
+
+
+def may_open(path: str, mode: int, expected: tuple[int, int]) -> bool:
+    """As the kernel judges it of this process: on the way, and of the file itself."""
+    try:
+        descriptor = opened(path)
+        try:
+            call(FACCESSAT2, descriptor, b"", mode, EMPTY_PATH | AS_EFFECTIVE)
+            return identity(os.fstat(descriptor)) == expected
+        finally:
+            os.close(descriptor)
+    except PermissionError:
+        return False
+
+
+@contextmanager
+def acting_as(user: User) -> Iterator[None]:
+    """Files are opened as ``user``: no other rights of this process change, so nobody else can get at it."""
+    uid, gid, capabilities, *groups = user
+    before, all_of_root = os.getgroups(), effective()
+    os.setgroups(groups)
+    set_file_user(uid, gid)
+    set_effective(capabilities)
+    try:
+        yield
+    finally:
+        set_effective(all_of_root)
+        set_file_user(0, 0)
+        os.setgroups(before)
+
+
+def set_file_user(uid: int, gid: int) -> None:
+    """Raises OSError; the calls themselves do not tell."""
+    for change, number in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
+        change(ctypes.c_uint(number))
+        if ctypes.c_uint(change(ctypes.c_uint(NO_ID))).value != number:
+            raise OSError(errno.EPERM, f"no file can be opened as {number}")
+
+
+def _capability_sets() -> tuple[bytes, list[int]]:
+    header, sets = struct.pack("=Ii", CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
+    if _libc.capget(header, sets):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return header, list(struct.unpack("=6I", sets.raw))
+
+
+def effective() -> int:
+    """The process' own effective capabilities, as a mask."""
+    _, (low, _, _, high, _, _) = _capability_sets()
+    return low | high << 32
+
+
+def set_effective(capabilities: int) -> None:
+    header, sets = _capability_sets()
+    sets[0], sets[3] = capabilities & 0xFFFFFFFF, capabilities >> 32
+    if _libc.capset(header, struct.pack("=6I", *sets)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
 def main(pid: int, file: str) -> None:
     wanted = [entry.split(" ", 1) for entry in Path(file).read_text().split("\0")[:-1]]
-    expected = {path for how, path in wanted if how == "opened"}
+    judged = {path for how, path in wanted if how == "judged"}
+    expected = judged | {path for how, path in wanted if how == "opened"}
+    users = [[int(number) for number in numbers.split()] for how, numbers in wanted if how == "user"]
     links = list(open_files(pid)) if expected else []
     proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
@@ -146,8 +250,11 @@ def main(pid: int, file: str) -> None:
     if found := elsewhere(links, expected, proc):
         print(found)
         sys.exit(3)
+    if found := forbidden(links, judged, users, proc):
+        print(found)
+        sys.exit(4)
     for how, path in wanted:
-        if how == "opened":
+        if how in ("opened", "judged", "user"):
             continue
         if how in ("ro", "rro", "rw"):
             set_access(how, path)

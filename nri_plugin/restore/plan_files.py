@@ -18,6 +18,7 @@ from nri_plugin.restore.outcome import kept_directory
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import RestoreRequest
 from shared.compare.corrections import Corrections, corrections
+from shared.compare.file_rights import Judged, to_judge
 from shared.compare.places import to_look_at
 from shared.criu.dump_host import read_dump_host
 from shared.spec import RuntimeSpec
@@ -47,8 +48,10 @@ def write_plan(
         plan.write("adjust", limits)
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
-    unsure = to_look_at(opened.dump, live, root_unseen=request.native)
-    if changes := mount_changes(found, unsure, [mount.mountpoint for mount in held_mounts(opened.dump)]):
+    judged = to_judge(opened.dump, live)
+    unsure = to_look_at(opened.dump, live, anyway=request.native or bool(judged.paths))
+    held = [mount.mountpoint for mount in held_mounts(opened.dump)]
+    if changes := open_files(unsure, judged) + mount_changes(found, held):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")
@@ -78,14 +81,23 @@ def adjustments(found: Corrections) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def mount_changes(found: Corrections, opened: Sequence[str], held: Sequence[str]) -> str:
-    """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte, which no path has.
+def open_files(opened: Sequence[str], judged: Judged) -> str:
+    """What cover.py looks at: ``how what``, each ended by a zero byte, which no path has.
 
-    ``opened``: what processes may have open, where that is to be looked at before. ``held``: mounts on which CRIU
-    followed no link.
+    ``opened``: what processes may have open, where that is to be looked at before.
     """
-    lines = [f"opened {path}" for path in opened]
-    lines += [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
+    lines = [f"{'judged' if path in judged.paths else 'opened'} {path}" for path in opened]
+    users = [(user.uid, user.gid, judged.capabilities, *user.groups) for user in judged.users]
+    lines += [f"user {' '.join(map(str, numbers))}" for numbers in users]
+    return "".join(f"{line}\0" for line in lines)
+
+
+def mount_changes(found: Corrections, held: Sequence[str]) -> str:
+    """What cover.py puts right in the mount tree: ``how path``, each ended by a zero byte.
+
+    ``held``: mounts on which CRIU followed no link.
+    """
+    lines = [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
     lines += [f"{each.access} {each.path}" for each in found.access] + [f"follow {path}" for path in held]
     return "".join(f"{line}\0" for line in lines)
 

@@ -20,6 +20,10 @@ from shared.spec import RuntimeSpec
 
 def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[Refused]:
     """FileExceeds. ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files."""
+    for file in _files(dump):
+        if file.id in dump.linked and file.mode is not None:
+            # CRIU gives it a second name, opens it by that, and shows it as deleted (files-reg.c, rfi_remap).
+            yield foreign(f"{file.path}, by another name than the one it was opened by,")
     if may_mount(live):
         return
     mounts = {mount.id: mount for mount in dump.mounts}
@@ -36,15 +40,16 @@ def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[R
             yield foreign(f"{file.path}, a file on another mount than the one there,")
 
 
-def to_look_at(dump: Dump, live: RuntimeSpec, *, root_unseen: bool) -> tuple[str, ...]:
-    """Paths of all files where CRIU opens some in what may have got links since: a volume, or an unseen root.
+def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...]:
+    """Paths of all files where CRIU opens some in what may have got links since: a volume.
 
-    Only what it has opened then tells where they lie. Empty where there is nothing to look at.
+    Only what it has opened then tells where they lie. Empty where there is nothing to look at. ``anyway``: whether
+    there is some other reason to look, such as a root that nobody saw.
     """
     volumes = {mount.id: spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None}
     files = _files(dump)
     below = any(file.mount in volumes and spelt_once(file.path) != volumes[file.mount] for file in files)
-    return tuple(sorted({file.path for file in files})) if (below or root_unseen) and not may_mount(live) else ()
+    return tuple(sorted({file.path for file in files})) if (below or anyway) and not may_mount(live) else ()
 
 
 def may_mount(live: RuntimeSpec) -> bool:

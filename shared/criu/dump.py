@@ -30,7 +30,7 @@ from shared.criu.tasks import Task, read_tasks
 __all__ = ["Dump", "GhostFile", "check_structure", "read_dump"]
 
 
-_GHOST, _PROCFS = 1, 2
+_LINKED, _GHOST, _PROCFS = 0, 1, 2
 """remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2 …"""
 _GHOST_BIT: Final = 1 << 31
 """… and how CRIU before 1.5 marked a ghost (criu/files-reg.c, REMAP_GHOST)."""
@@ -82,6 +82,8 @@ class Dump:
     """Whether the root's page map counts pages in 64 bits, as CRIU writes it since 4.2."""
     filters: tuple[SeccompFilter, ...] = ()
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
+    linked: frozenset[int] = frozenset()
+    """Files by whose name CRIU opens another that was deleted (link-remap)."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
 
@@ -148,6 +150,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         files=read_files(images),
         descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
         ghosts=_ghosts(images, remaps),
+        linked=frozenset(entry.remap_id for entry in remaps if _kind(entry) == _LINKED),
         ended=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _PROCFS),
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
@@ -181,13 +184,15 @@ def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
     return any(run.HasField("nr_pages") for run in runs)
 
 
+def _kind(entry: RemapFilePathEntry) -> int:
+    if entry.HasField("remap_type"):
+        return entry.remap_type
+    return _GHOST if entry.remap_id & _GHOST_BIT else _LINKED
+
+
 def _ghosts(images: ImageDirectory, remaps: Sequence[RemapFilePathEntry]) -> tuple[GhostFile, ...]:
     """Those that some open file is remapped to; a ghost image goes on with the file's content after its message."""
-    numbers = {
-        entry.remap_id & ~_GHOST_BIT
-        for entry in remaps
-        if (entry.remap_type == _GHOST if entry.HasField("remap_type") else entry.remap_id & _GHOST_BIT)
-    }
+    numbers = {entry.remap_id & ~_GHOST_BIT for entry in remaps if _kind(entry) == _GHOST}
     return tuple(_ghost(images, number) for number in sorted(numbers))
 
 

@@ -19,6 +19,7 @@ from tests.e2e.node.roots import Flavour
 from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
 from tests.e2e.restoring import Images, Taken, checkpointed, have
 from tests.hostile.forgery import Forgery
+from tests.hostile.users import USER, as_user
 
 _TRYING = (
     "trap 'exec 3>>/held/file' USR1; i=0; while :; do i=$((i+1)); echo $i; "
@@ -162,3 +163,48 @@ def test_link_on_a_volume_is_not_followed_to_what_the_pod_may_not_open(
     assert failure.value.details.count("FileExceeds") == 1
     kubelet.remove_all()
     assert settled(node, before) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "flags", "refused"),
+    [
+        ("/held/secret", 0o600, os.O_RDONLY, "reading"),
+        ("/held/secret", 0o600, os.O_WRONLY, "writing"),
+        ("/held/shared", 0o640, os.O_RDWR, "writing"),
+        ("/held/shared", 0o640, os.O_RDONLY, ""),
+        ("/held/own", 0o600, os.O_RDWR, ""),
+    ],
+    ids=["root-s read", "root-s written", "group-s written", "group-s read", "user-s"],
+)
+def test_file_of_a_volume_is_open_only_as_a_user_of_the_pod_may_open_it(
+    node: Node,
+    daemon: Program,
+    kubelet: Kubelet,
+    trying: Taken,
+    images: Images,
+    checkpoints: Path,
+    path: str,
+    mode: int,
+    flags: int,
+    refused: str,
+) -> None:
+    """CRIU opens it as root, whoever has it open then."""
+    forgery = Forgery(trying.archive)
+    as_user(forgery)
+    for creds in forgery.creds():
+        creds.cap_bnd[:], creds.no_new_privs = [0, 0], 1
+    forgery.open_path(path, 0o100000 | mode, flags)
+    forged = replace(trying, archive=checkpoints / f"opened{path.replace('/', '-')}-{flags}.tar")
+    forged.archive.write_bytes(forgery.tar())
+    image = images.of(forged, "archive")
+    node.sh(f"mkdir -p {_ON_NODE}; cd {_ON_NODE}; touch secret own shared; chmod 600 secret own; chmod 640 shared")
+    node.sh(f"cd {_ON_NODE}; chown {USER}:{USER} own; chown 0:{USER} shared")
+    restricted = {"drop_capabilities": ("ALL",), "no_new_privileges": True}
+    container = create(kubelet, forged, image, run_as_user=USER, run_as_group=USER, **restricted)
+    if refused:
+        with pytest.raises(CriError, match=f"FileExceeds: the checkpoint has {path} open for {refused}") as failure:
+            container.start()
+        assert failure.value.details.count("FileExceeds") == 1
+    else:
+        container.start()
+        assert container.sh("readlink /proc/1/fd/77").strip() == path

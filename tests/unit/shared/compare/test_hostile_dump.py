@@ -147,6 +147,16 @@ def ghost(mode: int, device: int) -> Change:
     return change
 
 
+def linked_by(path: str) -> Change:
+    """As though the file were another name of one that was deleted."""
+
+    def change(dump: SyntheticDump) -> None:
+        regular(path)(dump)
+        dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=1, remap_id=77, remap_type=0)]
+
+    return change
+
+
 def of_ended(pid: int, path: str, **fields: Any) -> Change:
     """A file of a process that had ended, for which CRIU makes process ``pid`` (remap-file-path.proto, PROCFS)."""
 
@@ -461,6 +471,7 @@ RULES = (
         "FileExceeds",
         "option link-remap and needs /tmp/link_remap.9",
     ),
+    Rule("another name of a deleted file", linked_by("/data/x"), "FileExceeds", "by another name"),
     Rule(
         "directory below what is covered later",
         open_below_uncovered,
