@@ -304,8 +304,6 @@ def prepare_rootfs(
     if opened.image.layered or request.checkpoint is not None or request.native:
         return None
     with report.phase("rootfs"), opened.files() as files:
-        if not node.containerd.has_snapshot(rootfs.snapshot_name(opened.image)):
-            node.lowers.pop(opened.image.digest, None)  # before another is made: what is known then is of that one
         name = rootfs.ensure_snapshot(
             node.containerd,
             opened.image,
@@ -319,6 +317,7 @@ def prepare_rootfs(
                 always=config.policy.base_pull == "Always",
             ),
             lock=node.image_lock,
+            making=lambda: node.lowers.pop(opened.image.digest, None),  # what is known is of one that was collected
         )
         lower = node.lowers.get(opened.image.digest)
         if lower is None:

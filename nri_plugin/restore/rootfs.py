@@ -163,8 +163,9 @@ def ensure_snapshot(
     pulling: Pulling,
     *,
     lock: Callable[[str], AbstractContextManager[None]],
+    making: Callable[[], object],
 ) -> str:
-    """The committed base+diff snapshot of ``image``, made if it is not there.
+    """The committed base+diff snapshot of ``image``, made if it is not there; ``making`` is called before.
 
     Looked for before anything is pulled: a base image that is gone does not matter once the snapshot stands.
     """
@@ -178,6 +179,7 @@ def ensure_snapshot(
     with lock(image.digest):
         if containerd.hold_snapshot(image.lease, name):
             return name
+        making()
         key = f"{name}-making"
         containerd.remove_snapshot(key)  # of a worker that was killed at it
         mounts = containerd.prepare(key, base.chain_id, lease=image.lease)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO, cast
 
 import pytest
@@ -39,6 +40,22 @@ class FakeContainerd:
         self.applied: list[api.Descriptor] = []
         self.held: list[str] = []
         self.fails: RestoreError | None = None
+        self.steps: list[str] = []
+        self.has = False
+        """Whether the committed snapshot is there when it is held."""
+
+    def hold_snapshot(self, lease: str, key: str) -> bool:
+        return self.has
+
+    def remove_snapshot(self, key: str) -> None:
+        self.steps.append("remove")
+
+    def prepare(self, key: str, parent: str, *, lease: str) -> Sequence[api.Mount]:
+        self.steps.append("prepare")
+        return self.mounts(KEY)
+
+    def commit(self, key: str, name: str, *, lease: str) -> None:
+        self.steps.append("commit")
 
     def mounts(self, key: str) -> Sequence[api.Mount]:
         assert key == KEY
@@ -104,6 +121,27 @@ def test_diff_goes_into_the_containers_own_layer_which_is_mounted_as_it_was(cont
 def test_what_other_engines_list_as_deleted_is_applied_after_the_diff(containerd: FakeContainerd) -> None:
     fill(containerd, ARCHIVE, checkpoints.crio())
     assert [diff.media_type for diff in containerd.applied] == ["application/vnd.oci.image.layer.v1.tar"] * 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_known_of_a_snapshot_is_forgotten_before_another_is_made(
+    containerd: FakeContainerd, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime may have collected the one that was there a moment ago."""
+    monkeypatch.setattr(rootfs, "require_base", lambda *arguments: BASE)
+    containerd.has = there
+    folder = checkpoints.write_directory(containerd.upper.parent / "checkpoint", checkpoints.containerd())
+    with open_checkpoint(folder) as opened:
+        rootfs.ensure_snapshot(
+            cast(Containerd, containerd),
+            ARCHIVE,
+            read_checkpoint(opened),
+            opened,
+            rootfs.Pulling(1, Event(), lambda reference: (), lambda references: None),
+            lock=lock,
+            making=lambda: containerd.steps.append("forget"),
+        )
+    assert containerd.steps == ([] if there else ["forget", "remove", "prepare", "commit"])
 
 
 def test_layered_image_gives_the_layers_between_base_and_checkpoint(containerd: FakeContainerd) -> None:
