@@ -27,16 +27,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, OPENAT2, FACCESSAT2, MOUNT_SETATTR = (
-    428,
-    429,
-    430,
-    431,
-    432,
-    437,
-    439,
-    442,
-)
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 428, 429, 430, 431, 432
+OPENAT2, FACCESSAT2, MOUNT_SETATTR = 437, 439, 442
 CLONE, CLOEXEC, EMPTY_PATH, RECURSIVE = 1, os.O_CLOEXEC, 0x1000, 0x8000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 FROM_EMPTY, TO_EMPTY = 4, 0x40

@@ -1,11 +1,12 @@
-"""CRIU follows no link in the container's root and volumes while it restores.
+"""CRIU follows no link in the container's root and volumes while it makes something there, or opens files on volumes.
 
 By path and as root, CRIU makes deleted files again (criu/files-reg.c, create_ghost), removes and binds sockets
 (criu/sk-unix.c) and opens files; when it does the first, its root directory still is the node's. A link on the way, in
 an image's layer or put on a volume in that moment, would lead it there, by way of /proc/self/fd also later. So it
 restores from images of the mount tree in which those mounts have MS_NOSYMFOLLOW (mount(2), Linux 5.10; taken off again
 by mount_setattr(2), Linux 5.14, before the processes run: cover.py). CRIU gives mounts the flags of the image as they
-are (criu/mount-v2.c, do_mount_root_v2, do_bind_mount_v2; criu/mount.c before).
+are (criu/mount-v2.c, do_mount_root_v2, do_bind_mount_v2; criu/mount.c before). A dump with files open in the root alone
+restores without: they are looked up before, or what was opened is looked at (shared/compare/places.py).
 
 Paths of files have no link in them, as the kernel told them. Addresses of sockets are what the process gave: for those
 below /var/run, a link to /run in every image that matters, the root keeps following. Where the root can be seen before,
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from nri_plugin.restore.root_files import look_up
-from shared.compare.paths import spelt_once
+from shared.compare.paths import below, spelt_once, where
+from shared.compare.places import opens_on_volumes
 from shared.criu.criu_pb2 import MntEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, join
@@ -38,8 +40,6 @@ _RUN: Final = "/var/run"
 
 def without_following(images: ImageDirectory, dump: Dump, release: str | None = None) -> Mapping[str, bytes]:
     """The mount images, by name, to use in place of the dump's; none on a kernel (``release``) that is too old."""
-    if not _known(release):
-        return {}
     held = {(mount.namespace, mount.id) for mount in held_mounts(dump, release)}
     replaced = {}
     for namespace in dict.fromkeys(namespace for namespace, _ in held):
@@ -53,7 +53,7 @@ def without_following(images: ImageDirectory, dump: Dump, release: str | None = 
 
 def held_mounts(dump: Dump, release: str | None = None) -> tuple[MountEntry, ...]:
     """The mounts on which CRIU follows no link, and which follow again afterwards."""
-    if not _known(release):
+    if not _known(release) or not (_makes(dump) or opens_on_volumes(dump)):
         return ()
     return tuple(
         mount
@@ -62,14 +62,14 @@ def held_mounts(dump: Dump, release: str | None = None) -> tuple[MountEntry, ...
         and (
             not _by_run(dump)
             if mount.mountpoint == "/"
-            else mount.external is not None and not _below(mount.mountpoint, _OWN_LINKS)
+            else mount.external is not None and not below(mount.mountpoint, _OWN_LINKS)
         )
     )
 
 
 def check_links(dump: Dump, *, root_unseen: bool, release: str | None = None) -> None:
     """Raises Refused for what needs links not to be followed where they would be: KernelUnfit, SocketExceeds."""
-    if not _known(release) and (dump.ghosts or _socket_paths(dump)):
+    if not _known(release) and _makes(dump):
         raise Refused(
             "KernelUnfit",
             "the checkpoint has deleted files or Unix sockets with a path, and this node's kernel cannot keep CRIU "
@@ -93,10 +93,12 @@ def check_root_links(dump: Dump, directories: Sequence[Path]) -> None:
         if run is not None and run.kind == "symbolic link" and run.target not in ("/run", "../run"):
             raise _leads_elsewhere(_RUN)
     paths = {file.path for file in dump.files if isinstance(file, RegularFile)}
-    paths |= {_without_run(path) for path in _socket_paths(dump)}
+    paths |= {where(path) for path in _socket_paths(dump)}
+    if _by_run(dump) and (odd := sorted(path for path in paths if "\\" in path)):
+        raise _leads_elsewhere(odd[0])  # as names that are no UTF-8 are read; their own cannot be looked up
     mountpoints = [spelt_once(mount.mountpoint) for mount in dump.mounts if mount.mountpoint != "/"]
     every = {str(parent) for path in paths for parent in Path(spelt_once(path)).parents}
-    folders = {folder for folder in every if not _below(folder, mountpoints)}
+    folders = {folder for folder in every if not below(folder, mountpoints)}
     for folder, found in look_up(directories, sorted(folders)).items():
         if found is not None and found.kind != "directory":
             raise _leads_elsewhere(folder)
@@ -114,17 +116,13 @@ def _socket_paths(dump: Dump) -> list[str]:
     return [path for file in dump.files if isinstance(file, UnixSocket) and (path := file.path) is not None]
 
 
+def _makes(dump: Dump) -> bool:
+    """Whether CRIU makes something by its path."""
+    return bool(dump.ghosts or _socket_paths(dump))
+
+
 def _by_run(dump: Dump) -> bool:
-    return any(_below(spelt_once(path), (_RUN,)) for path in _socket_paths(dump))
-
-
-def _without_run(path: str) -> str:
-    spelt = spelt_once(path)
-    return spelt.removeprefix("/var") if _below(spelt, (_RUN,)) else spelt
-
-
-def _below(path: str, tops: Sequence[str]) -> bool:
-    return any(path == top or path.startswith(f"{top}/") for top in tops)
+    return any(where(path) != spelt_once(path) for path in _socket_paths(dump))
 
 
 def _known(release: str | None) -> bool:

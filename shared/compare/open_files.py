@@ -13,7 +13,7 @@ from typing import Final
 
 from shared.compare.devices import RUNTIME_DEVICES
 from shared.compare.mount_tree import uncovered
-from shared.compare.paths import is_mask, where
+from shared.compare.paths import below, is_mask, where
 from shared.compare.places import foreign, place_refusals
 from shared.compare.sockets import socket_refusals
 from shared.compare.timers import timer_refusals
@@ -125,8 +125,8 @@ def _once(file: RegularFile) -> Iterator[Refused]:
 def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) -> Iterator[Refused]:
     path = where(file.path)
     writing = (file.flags & os.O_ACCMODE) != os.O_RDONLY
-    hidden = _below(path, masked)
-    if hidden or (writing and _below(path, read_only)):
+    hidden = below(path, masked)
+    if hidden or (writing and below(path, read_only)):
         yield Refused(
             "ProtectedPathOpen",
             f"the checkpoint has {file.path} open{'' if hidden else ' for writing'}, which the pod's container may not "
@@ -150,7 +150,7 @@ def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
 
 def _folder(file: RegularFile, uncovered_paths: Sequence[str]) -> Iterator[Refused]:
     """What is covered after the restore (corrections.py) stays reachable from a directory that was opened before."""
-    if file.mode is not None and stat.S_ISDIR(file.mode) and _below(where(file.path), uncovered_paths):
+    if file.mode is not None and stat.S_ISDIR(file.mode) and below(where(file.path), uncovered_paths):
         yield Refused(
             "ProtectedPathOpen",
             f"the checkpoint has the directory {file.path} open, or works in it, which the pod's container may not "
@@ -226,10 +226,6 @@ def _roots(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
                 "takes CAP_SYS_CHROOT and the pod does not grant it; add it to the container's capabilities if that is "
                 "meant",
             )
-
-
-def _below(path: str, protected: Sequence[str]) -> bool:
-    return any(path == top or path.startswith(f"{top}/") for top in protected)
 
 
 def privileged(live: RuntimeSpec) -> bool:

@@ -30,6 +30,11 @@ def is_read_only(options: Sequence[str]) -> bool:
     return "ro" in options or "rro" in options
 
 
+def below(path: str, tops: Sequence[str]) -> bool:
+    """Whether it is one of them or in one; all spelt alike."""
+    return any(path == top or path.startswith(f"{top}/") for top in tops)
+
+
 def spelt_once(path: str) -> str:
     """An absolute path without ``.`` and double slashes, as the kernel tells it."""
     return "/" + str(PurePosixPath("/", path)).lstrip("/")

@@ -46,10 +46,14 @@ def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...
     Only what it has opened then tells where they lie. Empty where there is nothing to look at. ``anyway``: whether
     there is some other reason to look, such as a root that nobody saw.
     """
+    paths = tuple(sorted({file.path for file in _files(dump)}))
+    return paths if (opens_on_volumes(dump) or anyway) and not may_mount(live) else ()
+
+
+def opens_on_volumes(dump: Dump) -> bool:
+    """Whether some file is open below what the runtime mounts; a mount that is a single file has nothing on the way."""
     volumes = {mount.id: spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None}
-    files = _files(dump)
-    below = any(file.mount in volumes and spelt_once(file.path) != volumes[file.mount] for file in files)
-    return tuple(sorted({file.path for file in files})) if (below or anyway) and not may_mount(live) else ()
+    return any(file.mount in volumes and spelt_once(file.path) != volumes[file.mount] for file in _files(dump))
 
 
 def may_mount(live: RuntimeSpec) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Set
 from pathlib import PurePosixPath
 from typing import Final
 
-from shared.compare.paths import spelt_once
+from shared.compare.paths import below, spelt_once
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.criu.open_files import UnixSocket
@@ -38,7 +38,7 @@ def unix_socket_refusals(dump: Dump, links: Set[str]) -> Iterator[Refused]:
             yield _refused(f"at {path}, which is no absolute path or leads upwards")
         elif any(each in known for each in _ways(spelt)):
             yield _refused(f"at {path}, by way of a link")
-        elif not _holds_sockets(next(mounts[each] for each in _ways(spelt) if each in mounts), spelt):
+        elif not _holds_sockets(next((mounts[each] for each in _ways(spelt) if each in mounts), None), spelt):
             yield _refused(f"at {path}, where no socket can be")
         elif file.id not in held:
             yield _refused(f"at {path} that no process holds, to which another would be connected")
@@ -49,8 +49,8 @@ def _ways(path: str) -> tuple[str, ...]:
     return (path, *map(str, PurePosixPath(path).parents))
 
 
-def _holds_sockets(mount: MountEntry, path: str) -> bool:
-    if any(path == top or path.startswith(f"{top}/") for top in _KERNELS):
+def _holds_sockets(mount: MountEntry | None, path: str) -> bool:
+    if mount is None or below(path, _KERNELS):
         return False
     return mount.mountpoint == "/" or mount.external is not None or mount.fstype in _HOLD_SOCKETS
 

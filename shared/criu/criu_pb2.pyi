@@ -472,7 +472,7 @@ class NetlinkSkEntry(_message.Message):
     def __init__(self, id: _Optional[int] = ..., protocol: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., dst_portid: _Optional[int] = ..., dst_group: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ...) -> None: ...
 
 class UnixSkEntry(_message.Message):
-    __slots__ = ("id", "ino", "type", "state", "uflags", "peer", "fown", "opts", "name", "name_dir", "mnt_id")
+    __slots__ = ("id", "ino", "type", "state", "uflags", "peer", "fown", "opts", "name", "name_dir")
     ID_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -483,7 +483,6 @@ class UnixSkEntry(_message.Message):
     OPTS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_DIR_FIELD_NUMBER: _ClassVar[int]
-    MNT_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     ino: int
     type: int
@@ -494,8 +493,7 @@ class UnixSkEntry(_message.Message):
     opts: SkOptsEntry
     name: bytes
     name_dir: bytes
-    mnt_id: int
-    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., uflags: _Optional[int] = ..., peer: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ..., mnt_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., ino: _Optional[int] = ..., type: _Optional[int] = ..., state: _Optional[int] = ..., uflags: _Optional[int] = ..., peer: _Optional[int] = ..., fown: _Optional[_Union[FownEntry, _Mapping]] = ..., opts: _Optional[_Union[SkOptsEntry, _Mapping]] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[bytes] = ...) -> None: ...
 
 class PipeEntry(_message.Message):
     __slots__ = ("id", "pipe_id", "flags", "fown")

@@ -162,15 +162,13 @@ class UnixSocket(OpenFile):
     """A path, or, after a zero byte, an abstract name."""
     folder: str = ""
     """What a relative path starts from."""
-    mount: int = NOT_RECORDED
-    """MountEntry.id of where the path is, or NOT_RECORDED."""
     outside: bool = False
     """Whether CRIU is to have it from who calls it, from a plugin, or not at all (criu/sk-unix.c, USK_…)."""
 
     @property
     def path(self) -> str | None:
         """As the process gave it, with links on the way; None for a socket without one."""
-        bare = self.name.split(b"\0", 1)[0].decode(errors="surrogateescape")
+        bare = self.name.split(b"\0", 1)[0].decode(errors="backslashreplace")
         if not bare:
             return None
         return bare if bare.startswith("/") else f"{self.folder}/{bare}"
@@ -277,7 +275,6 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
                 peer=usk.peer,
                 name=usk.name,
                 folder=text(usk.name_dir, name),
-                mount=usk.mnt_id if usk.HasField("mnt_id") else NOT_RECORDED,
                 outside=usk.uflags != 0,
             )
         case "ns":

@@ -38,8 +38,10 @@ def with_socket(path: str) -> SyntheticDump:
     return dump
 
 
-def with_file(path: str) -> SyntheticDump:
+def with_file(path: str, volume: str | None = None) -> SyntheticDump:
     dump = SyntheticDump.of_processes()
+    if volume:
+        dump.add_mount(volume, ext_key=volume.encode())
     reg = pb.RegFileEntry(id=77, name=path.encode(), mnt_id=dump.mount_of(path).mnt_id, mode=0o100644)
     dump.add_file(pb.FileEntry(type=1, id=77, reg=reg), descriptor=9)
     return dump
@@ -60,7 +62,7 @@ def read(dump: SyntheticDump, dumped: Dumped) -> Dump:
 
 
 def test_root_and_volumes_are_held_and_nothing_else(dumped: Dumped) -> None:
-    dump = SyntheticDump.of_processes()
+    dump = with_socket("/run/app.sock")
     dump.add_mount("/data", ext_key=b"/data", flags=2)
     dump.add_mount("/proc/kcore", ext_key=b"/dev/null")
     before = {entry.mountpoint.decode(): entry.flags for entry in dump.images["mountpoints-13.img"]}  # type: ignore[attr-defined]
@@ -70,8 +72,20 @@ def test_root_and_volumes_are_held_and_nothing_else(dumped: Dumped) -> None:
     assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
 
 
+def test_nothing_is_held_for_files_of_the_root_alone(dumped: Dumped) -> None:
+    dump = with_file("/srv/x")
+    dump.add_mount("/data", ext_key=b"/data")
+    assert flags(dump, dumped) == {}
+    assert held_mounts(read(dump, dumped), NEW) == ()
+
+
+def test_open_file_of_a_volume_holds_them(dumped: Dumped) -> None:
+    dump = with_file("/data/x", volume="/data")
+    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
+
+
 def test_mount_that_never_followed_is_left_so(dumped: Dumped) -> None:
-    dump = SyntheticDump.of_processes()
+    dump = with_socket("/run/app.sock")
     dump.add_mount("/data", ext_key=b"/data", flags=NO_FOLLOW)
     assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
 
@@ -82,7 +96,7 @@ def test_root_with_a_socket_below_var_run_is_not_held(dumped: Dumped) -> None:
 
 
 def test_nothing_is_held_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
-    dump = SyntheticDump.of_processes()
+    dump = with_file("/data/x", volume="/data")
     assert flags(dump, dumped, OLD) == {}
     assert held_mounts(read(dump, dumped), OLD) == ()
     check_links(read(dump, dumped), root_unseen=False, release=OLD)
@@ -136,6 +150,22 @@ def test_path_by_way_of_a_link_is_refused(
     with pytest.raises(Refused, match="no directory in the root file system") as failure:
         check_root_links(read(dump, dumped), root(tmp_path, links))
     assert failure.value.reason == "FileExceeds"
+
+
+@pytest.mark.parametrize("other", ["/srv/x", "/\\xff/x"])
+def test_name_that_cannot_be_looked_up_is_refused_where_the_root_follows(
+    other: str, dumped: Dumped, tmp_path: Path
+) -> None:
+    """Names that are no UTF-8 are read as others."""
+    dump = with_socket("/var/run/x")
+    reg = pb.RegFileEntry(id=78, name=other.encode(), mnt_id=dump.mount("/").mnt_id, mode=0o100644)
+    dump.add_file(pb.FileEntry(type=1, id=78, reg=reg), descriptor=10)
+    directories = root(tmp_path, {"var/run": "/run"})
+    if other == "/srv/x":
+        check_root_links(read(dump, dumped), directories)
+        return
+    with pytest.raises(Refused, match="no directory in the root file system"):
+        check_root_links(read(dump, dumped), directories)
 
 
 def test_links_below_a_volume_are_the_volumes(dumped: Dumped, tmp_path: Path) -> None:
