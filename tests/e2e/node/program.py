@@ -52,10 +52,16 @@ class Program:
 
     def wait(self, timeout_s: float) -> int:
         """Exit status, negative for a signal; raises Unavailable("ProgramDidNotEnd")."""
-        try:
-            status = self._entered.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise Unavailable("ProgramDidNotEnd", f"{self.name} did not end within {timeout_s:g} s") from error
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                status = self._entered.wait(0.05)
+                break
+            except subprocess.TimeoutExpired as error:
+                if time.monotonic() > deadline:
+                    raise Unavailable("ProgramDidNotEnd", f"{self.name} did not end within {timeout_s:g} s") from error
+                # It stops itself when its child has stopped (util-linux sys-utils/nsenter.c), some time after a pause.
+                self._wake_nsenter()
         return status - 256 if status > 128 else status
 
     def stop(self, timeout_s: float = LIMIT_S) -> int:
@@ -70,7 +76,6 @@ class Program:
     def kill(self) -> int:
         """SIGKILL, also to a paused program; returns the exit status."""
         self.signal(signal.SIGKILL)
-        self._wake_nsenter()
         return self.wait(LIMIT_S)
 
     def pause(self) -> None:
@@ -82,7 +87,6 @@ class Program:
         self._wake_nsenter()
 
     def _wake_nsenter(self) -> None:
-        # It stops itself when its child stops (util-linux sys-utils/nsenter.c), and would never see the child's end.
         if self.running:
             with suppress(ProcessLookupError):
                 os.kill(self._entered.pid, signal.SIGCONT)

@@ -215,6 +215,7 @@ def test_compressed_archive_that_changes_while_open_is_noticed(
     monkeypatch.setattr(archive, "KEPT_FILE_BYTES", 0)
     whole = tar_of({"big": os.urandom(100_000)}, compression)
     path = write(tmp_path / "c.tar", whole)
+    gc.collect()  # what earlier tests left to it
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with open_checkpoint(path) as files:
         path.write_bytes(tar_of({"big": b"small"}, compression))
@@ -288,6 +289,7 @@ def test_refused_archive_leaves_no_descriptor_open(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{number}.tar", content) for number, content in enumerate(bad)]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to("/etc/passwd")
+    gc.collect()  # what earlier tests left to it
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for path in [*paths, tmp_path / "folder"]:
         with pytest.raises(CheckpointInvalid):
