@@ -1,6 +1,6 @@
 """What `check` found: codes that never change their meaning, a level, one sentence each. docs/check.md has them all.
 
-A finding of the node's own rules keeps the rule's code (shared/compare); those are listed there.
+A finding of the node's own rules keeps the rule's code (shared/judge); those are listed there.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ from typing import Any, Final
 from kubectl_restore.check.findings import finding
 from kubectl_restore.manifest.quantity import bytes_of
 from shared import contract
-from shared.compare import PodIdentity, check_command, check_settings, refusals
-from shared.compare.mounts import EXPENDABLE, check_mounts
-from shared.compare.paths import is_bind, where
 from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory
 from shared.errors import Refused, RestoreError
+from shared.judge import PodIdentity, check_command, check_settings, refusals
+from shared.judge.mounts import EXPENDABLE, check_mounts
+from shared.judge.paths import is_bind, where
 from shared.metadata import Checkpoint
 from shared.preflight.findings import Finding, Level
 from shared.preflight.memory import check_memory_limit

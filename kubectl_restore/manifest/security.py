@@ -1,7 +1,7 @@
 """The security context under which a restored process is no more than its pod: what it had when it was dumped.
 
 A restore brings user, capabilities, no_new_privs and seccomp back from the dump, so a pod that asks for others is
-refused by the node (shared/compare). Sources: containerd internal/cri/server/container_create_linux.go.
+refused by the node (shared/judge). Sources: containerd internal/cri/server/container_create_linux.go.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 from kubectl_restore.check.pod import DEFAULT_CAPABILITIES
 from kubectl_restore.manifest.commented import Comments
-from shared.compare.settings import is_privileged
 from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
+from shared.judge.settings import is_privileged
 from shared.spec import RuntimeSpec
 
 Object = dict[str, Any]

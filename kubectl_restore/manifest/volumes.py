@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from kubectl_restore.inspect.volumes import PODMANS_MARK, volume_of
 from kubectl_restore.manifest.commented import Comments
-from shared.compare.mounts import EXPENDABLE
-from shared.compare.paths import is_bind, is_read_only, where
+from shared.judge.mounts import EXPENDABLE
+from shared.judge.paths import is_bind, is_read_only, where
 from shared.spec import Mount, RuntimeSpec
 
 Object = dict[str, Any]

@@ -6,7 +6,7 @@ an image's layer or put on a volume in that moment, would lead it there, by way 
 restores from images of the mount tree in which those mounts have MS_NOSYMFOLLOW (mount(2), Linux 5.10; taken off again
 by mount_setattr(2), Linux 5.14, before the processes run: cover.py). CRIU gives mounts the flags of the image as they
 are (criu/mount-v2.c, do_mount_root_v2, do_bind_mount_v2; criu/mount.c before). A dump with files open in the root alone
-restores without: they are looked up before, or what was opened is looked at (shared/compare/places.py).
+restores without: they are looked up before, or what was opened is looked at (shared/judge/places.py).
 
 Paths of files have no link in them, as the kernel told them. Addresses of sockets are what the process gave: for those
 below /var/run, a link to /run in every image that matters, the root keeps following. Where the root can be seen before,
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from nri_plugin.restore.root_files import look_up
-from shared.compare.paths import below, spelt_once, where
-from shared.compare.places import opens_on_volumes
 from shared.criu.criu_pb2 import MntEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, join
 from shared.criu.mounts import MountEntry
 from shared.criu.open_files import RegularFile, UnixSocket
 from shared.errors import Refused
+from shared.judge.paths import below, spelt_once, where
+from shared.judge.places import opens_on_volumes
 
 NO_FOLLOW: Final = 256
 """MS_NOSYMFOLLOW of linux/mount.h."""

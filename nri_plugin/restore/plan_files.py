@@ -17,10 +17,10 @@ from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.outcome import kept_directory
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import RestoreRequest
-from shared.compare.corrections import Corrections, corrections
-from shared.compare.file_rights import Judged, to_judge
-from shared.compare.places import to_look_at
 from shared.criu.dump_host import read_dump_host
+from shared.judge.corrections import Corrections, corrections
+from shared.judge.file_rights import Judged, to_judge
+from shared.judge.places import to_look_at
 from shared.spec import RuntimeSpec
 
 

@@ -21,9 +21,9 @@ from nri_plugin.restore.plan_files import write_plan
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from shared import contract
-from shared.compare import check_command, pod_identity
-from shared.compare.mounts import check_mounts
 from shared.errors import Refused, RestoreError, Unavailable
+from shared.judge import check_command, pod_identity
+from shared.judge.mounts import check_mounts
 from shared.spec import parse_spec
 
 FIRST_POLL_S, LAST_POLL_S = 0.002, 0.02

@@ -13,10 +13,10 @@ from dataclasses import fields
 from hashlib import sha256
 from typing import Final
 
-from shared.compare import PodIdentity, check_dump, check_settings
-from shared.compare.namespaces import is_the_nodes
 from shared.criu.dump import Dump
 from shared.errors import Refused
+from shared.judge import PodIdentity, check_dump, check_settings
+from shared.judge.namespaces import is_the_nodes
 from shared.spec import Namespace, RuntimeSpec
 from shared.special_files import SpecialFile
 

@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
 from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry, SeccompEntry
-from shared.criu.images import ImageDirectory, Kind, damaged
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.namespaces import PodNamespaces, read_namespaces

@@ -12,11 +12,12 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from shared.archive import CheckpointFiles
+from shared.criu.decode import damaged, decode
 from shared.criu.magic import MAGIC
 from shared.errors import CheckpointInvalid
 from shared.member_names import quoted
@@ -45,7 +46,7 @@ def header(pattern: str) -> bytes:
 
 
 class Kind(enum.Enum):
-    """The images read here, by how they are named (``%`` stands for a number, hexadecimal for ghosts)."""
+    """Images by how they are named; ``%`` stands for a number, hexadecimal for ghosts and TCP streams."""
 
     INVENTORY = "inventory.img"
     PSTREE = "pstree.img"
@@ -70,6 +71,17 @@ class Kind(enum.Enum):
     CPUINFO = "cpuinfo.img"
     MEMFD = "memfd.img"
     TTY_INFO = "tty-info.img"
+    TTY_DATA = "tty-data.img"
+    PIPES_DATA = "pipes-data.img"
+    FIFO_DATA = "fifo-data.img"
+    SK_QUEUES = "sk-queues.img"
+    TCP_STREAM = "tcp-stream-%.img"
+    IPC_SHM = "ipcns-shm-%.img"
+    IPC_MSG = "ipcns-msg-%.img"
+    IPC_SEM = "ipcns-sem-%.img"
+    PIDNS = "pidns-%.img"
+    USERNS = "userns-%.img"
+    BPFMAP_DATA = "bpfmap-data.img"
 
     def file(self, number: int | str = "") -> str:
         """The image's name, e.g. ``core-17.img``."""
@@ -106,6 +118,8 @@ class ImageDirectory:
     directory: str
     """Where they lie in the checkpoint, ``checkpoint`` in all engines' archives."""
     budget: Budget = field(default_factory=Budget)
+    _parsed: dict[str, list[Any]] = field(default_factory=dict)
+    """Messages by image: what is judged is what was read, and what is written."""
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name
@@ -121,26 +135,25 @@ class ImageDirectory:
     def entries(self, kind: Kind, message: type[_Entry], number: int | str = "") -> list[_Entry]:
         """Every message of an image; FileMissing, WrongMagic, ImageDamaged, DumpTooLarge otherwise."""
         name = self.path(kind.file(number))
-        parse = message.FromString
+        if (known := self._parsed.get(name)) is not None:
+            return known
         found = []
-        try:
-            for piece in split(self._content(name), kind, name):
-                self.budget.spend(name, entries=1)
-                found.append(parse(piece))
-        except DecodeError as error:
-            raise damaged(name, "has a message that does not decode") from error
+        for piece in split(self._content(name), kind, name):
+            self.budget.spend(name, entries=1)
+            found.append(decode(message, piece, name))
+        self._parsed[name] = found
         return found
 
     def one(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
         """The only message of an image: CRIU reads the first and ignores the rest, so a second one is refused."""
         name = self.path(kind.file(number))
-        found = list(itertools.islice(split(self._content(name), kind, name), 2))
-        if len(found) != 1:
-            raise damaged(name, f"has {len(found) or 'no'} messages or more instead of one")
-        try:
-            return message.FromString(found[0])
-        except DecodeError as error:
-            raise damaged(name, "has a message that does not decode") from error
+        if name not in self._parsed:
+            pieces = list(itertools.islice(split(self._content(name), kind, name), 2))
+            if len(pieces) != 1:
+                raise damaged(name, f"has {len(pieces) or 'no'} messages or more instead of one")
+            self._parsed[name] = [decode(message, pieces[0], name)]
+        (found,) = self._parsed[name]
+        return cast(_Entry, found)
 
     def _content(self, name: str) -> bytes:
         content = self.files.read(name, IMAGE_BYTES_MAX)
@@ -175,10 +188,7 @@ class ImageDirectory:
             content = image.read(size) if 0 <= size <= 4096 else b""
         if len(content) != size:
             raise damaged(name, "ends in the middle of its first message, or has too large a one")
-        try:
-            return message.FromString(content)
-        except DecodeError as error:
-            raise damaged(name, "has a message that does not decode") from error
+        return decode(message, content, name)
 
 
 def wrong_magic(name: str, pattern: str) -> CheckpointInvalid:
@@ -210,10 +220,6 @@ def join(kind: Kind, messages: Sequence[Message]) -> bytes:
         serialized = message.SerializeToString(deterministic=True)
         pieces += [_U32.pack(len(serialized)), serialized]
     return b"".join(pieces)
-
-
-def damaged(name: str, why: str) -> CheckpointInvalid:
-    return CheckpointInvalid("ImageDamaged", f"{name} {why}")
 
 
 def text(value: bytes, name: str, limit_bytes: int = 4096) -> str:

@@ -8,7 +8,8 @@ from typing import Final, Literal
 from google.protobuf.message import DecodeError
 
 from shared.criu.criu_pb2 import InventoryEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, join, split, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, join, split, text
 from shared.criu.task_ids import TaskIds
 from shared.errors import CheckpointInvalid
 

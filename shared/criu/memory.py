@@ -13,7 +13,8 @@ from typing import Final, Literal
 from google.protobuf.message import DecodeError
 
 from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, VmaEntry
-from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, damaged, split
+from shared.criu.decode import damaged
+from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, split
 
 AreaKind = Literal["anonymous", "heap", "stack", "file", "shared file", "shared", "memfd", "kernel", "other"]
 KINDS: Final[tuple[AreaKind, ...]] = (

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.criu.criu_pb2 import MntEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, path_text, text
 
 MOUNTS_MAX: Final = 100_000
 """Linux' own limit for a namespace (fs.mount-max)."""

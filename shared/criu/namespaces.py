@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.criu.criu_pb2 import IpcVarEntry, NetnsEntry, UtsnsEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, text
 from shared.criu.task_ids import TaskIds
 
 _SYSCTLS: Final = {

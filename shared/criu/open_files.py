@@ -14,7 +14,8 @@ from typing import Final
 from google.protobuf.message import Message
 
 from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, path_text, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, path_text, text
 
 KINDS: Final = {
     1: "reg",

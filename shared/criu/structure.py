@@ -14,8 +14,9 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import MmExecutable, PagemapEntry, PagemapHead, SeccompEntry
-from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, damaged, header, split, wrong_magic
+from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, SeccompEntry
+from shared.criu.decode import damaged
+from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, header, split, wrong_magic
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.magic import MAGIC
 from shared.criu.mounts import MountEntry, read_mounts
@@ -156,7 +157,7 @@ def _check_memory(
     pages_users: dict[int, str] = {}
     page_bytes = _PAGE_BYTES.get(tasks[0].machine, _OTHER_PAGE_BYTES) if tasks else (4096,)
     for task in tasks:
-        mm = images.one(Kind.MM, MmExecutable, task.pid)
+        mm = images.one(Kind.MM, MmEntry, task.pid)
         if ("reg", mm.exe_file_id) not in opened:
             raise damaged(images.path(Kind.MM.file(task.pid)), "names an executable that files.img does not have")
         for what, number in (("working directory", task.cwd_file), ("root directory", task.root_file)):

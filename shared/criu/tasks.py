@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.criu.criu_pb2 import CoreEntry, CredsEntry, FsEntry, PstreeEntry, TaskKobjIdsEntry
-from shared.criu.images import ImageDirectory, Kind, damaged, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, text
 from shared.criu.task_ids import TaskIds
 
 TaskState = Literal["alive", "stopped", "dead", "zombie"]

@@ -10,9 +10,9 @@ from typing import Final
 
 from nri_plugin.restore.verify import Verdicts
 from shared.archive import open_checkpoint
-from shared.compare import PodIdentity, seccomp, seccomp_program
 from shared.criu.dump import check_structure, read_dump
 from shared.criu.tmpfs import read_tmpfs
+from shared.judge import PodIdentity, seccomp, seccomp_program
 from shared.metadata import read_checkpoint
 from tests.bench.measurement import Benchmark, Result, compare
 from tests.bench.setting import MANY, Setting

@@ -13,8 +13,6 @@ from kubectl_restore.check.contents import check_contents
 from kubectl_restore.inspect.gather import gather
 from nri_plugin.restore.oldlog import log_lines
 from shared.checkpoint_files import CheckpointFiles
-from shared.compare import PodIdentity, check_settings, refusals
-from shared.compare.mounts import check_mounts
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import check_structure, read_dump
 from shared.criu.dump_host import read_dump_host
@@ -22,6 +20,8 @@ from shared.criu.images import ImageDirectory, header
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
+from shared.judge import PodIdentity, check_settings, refusals
+from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.preflight.cpu import dump_needs
 from shared.preflight.files import expected_files

@@ -19,9 +19,9 @@ from nri_plugin.nri.protocol import CreateContainer, PluginProtocol
 from nri_plugin.restore.request import RestoreRequest, concerns_us, request_of
 from nri_plugin.ttrpc.errors import ProtocolError
 from shared import oci
-from shared.compare.pod_identity import pod_identity
 from shared.contract import NODE_FACTS, POD_CHECKPOINT
 from shared.errors import RestoreError
+from shared.judge.pod_identity import pod_identity
 from tests.fuzz.target import Target, attempt
 
 RECORDINGS = Path(__file__).parents[1] / "data/nri"

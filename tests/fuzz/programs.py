@@ -7,11 +7,11 @@ import struct
 from collections.abc import Iterator
 from itertools import pairwise
 
-from shared.compare.seccomp import exceeding
-from shared.compare.seccomp_program import read_filter
 from shared.criu.dump import SeccompFilter
 from shared.elf import read_elf
 from shared.json_object import JsonObject, parse_json
+from shared.judge.seccomp import exceeding
+from shared.judge.seccomp_program import read_filter
 from shared.spec import parse_spec
 from tests.fuzz.target import Target
 from tests.support.checkpoints import runtime_spec

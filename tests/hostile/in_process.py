@@ -14,11 +14,11 @@ from typing import Any
 from nri_plugin.restore.node import diff_special_files
 from nri_plugin.restore.rootfs import check_diff
 from shared.archive import open_checkpoint
-from shared.compare import PodIdentity, check_dump, check_settings
-from shared.compare.mounts import check_mounts
 from shared.criu.dump import check_structure, read_dump
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import RestoreError
+from shared.judge import PodIdentity, check_dump, check_settings
+from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.spec import RuntimeSpec, parse_spec
 from tests.hostile.attack import Attack, Twin

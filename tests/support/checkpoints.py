@@ -235,8 +235,33 @@ def serialize(name: str, messages: Iterable[Message]) -> bytes:
     for kind in Kind:
         start, numbered, _ = kind.value.removesuffix(".img").partition("%")
         if stem == start or (numbered and stem.startswith(start) and "-" not in stem[len(start) :]):
-            return join(kind, list(messages))
+            return join(kind, [completed(message) for message in messages])
     raise KeyError(name)
+
+
+def completed(message: Message) -> Message:
+    """The message with the required fields that a test does not care for."""
+    made = type(message)()
+    made.CopyFrom(message)
+    _complete(made)
+    return made
+
+
+def _complete(message: Message) -> None:
+    for each in message.DESCRIPTOR.fields:
+        if each.is_repeated:
+            parts = list(getattr(message, each.name)) if each.message_type else []
+        elif each.is_required and not message.HasField(each.name):
+            if each.message_type:
+                getattr(message, each.name).SetInParent()
+                parts = [getattr(message, each.name)]
+            else:
+                setattr(message, each.name, each.default_value)
+                parts = []
+        else:
+            parts = [getattr(message, each.name)] if each.message_type and message.HasField(each.name) else []
+        for part in parts:
+            _complete(part)
 
 
 def runtime_spec(**changes: Any) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_waivers_are_for_the_namespaces_they_name(request_for: RequestFor) -> No
 
 
 def test_what_can_be_waived_is_what_the_comparison_gives() -> None:
-    assert set(python_codes([ROOT / "shared/errors.py", *(ROOT / "shared/compare").rglob("*.py")])) >= WAIVABLE
+    assert set(python_codes([ROOT / "shared/errors.py", *(ROOT / "shared/judge").rglob("*.py")])) >= WAIVABLE
 
 
 def test_base_image_must_be_from_an_allowed_place_too() -> None:

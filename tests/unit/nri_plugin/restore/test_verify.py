@@ -12,8 +12,8 @@ import pytest
 
 from nri_plugin.restore import verify
 from nri_plugin.restore.verify import UNREAD, VERDICTS_MAX, Verdicts, relevant
-from shared.compare import PodIdentity, check_dump, check_settings
 from shared.errors import Refused
+from shared.judge import PodIdentity, check_dump, check_settings
 from shared.spec import Capabilities, Device, Mount, Namespace, Rlimit, RuntimeSpec, SeccompProfile, SeccompRule
 from shared.special_files import SpecialFile
 from tests.support.pods import Security, dump, spec

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.compare import PodIdentity, pod_identity
+from shared.judge import PodIdentity, pod_identity
 
 
 def record(**context: Any) -> bytes:

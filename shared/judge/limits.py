@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.compare.corrections import RLIMITS
-from shared.compare.naming import name
 from shared.criu.dump import Dump
 from shared.criu.tasks import Task
 from shared.errors import Refused
+from shared.judge.corrections import RLIMITS
+from shared.judge.naming import name
 from shared.spec import RuntimeSpec
 
 ORDINARY_POLICIES = frozenset({0, 3, 5})

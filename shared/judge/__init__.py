@@ -11,17 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 
-from shared.compare.access import access_refusals
-from shared.compare.credentials import credential_refusals
-from shared.compare.devices import device_refusals, setuid_refusals
-from shared.compare.images import image_refusals
-from shared.compare.mount_tree import mount_tree_refusals
-from shared.compare.namespaces import namespace_refusals
-from shared.compare.open_files import open_file_refusals
-from shared.compare.pod_identity import PodIdentity, pod_identity
-from shared.compare.settings import check_command, check_settings
 from shared.criu.dump import Dump
 from shared.errors import Refused
+from shared.judge.access import access_refusals
+from shared.judge.credentials import credential_refusals
+from shared.judge.devices import device_refusals, setuid_refusals
+from shared.judge.images import image_refusals
+from shared.judge.mount_tree import mount_tree_refusals
+from shared.judge.namespaces import namespace_refusals
+from shared.judge.open_files import open_file_refusals
+from shared.judge.pod_identity import PodIdentity, pod_identity
+from shared.judge.settings import check_command, check_settings
 from shared.spec import RuntimeSpec
 from shared.special_files import SpecialFile
 

@@ -13,11 +13,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from shared.compare.mount_options import foreign_option, lost_flag, too_large
-from shared.compare.paths import is_bind, is_mask, is_read_only, spelt_once, where
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
+from shared.judge.mount_options import foreign_option, lost_flag, too_large
+from shared.judge.paths import is_bind, is_mask, is_read_only, spelt_once, where
 from shared.spec import Mount, RuntimeSpec
 
 CGROUPS: Final = "/sys/fs/cgroup"

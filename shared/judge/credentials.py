@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from shared.compare.capabilities import capability_refusals
-from shared.compare.confinement import confinement_refusals
-from shared.compare.identity import identity_refusals
-from shared.compare.limits import limit_refusals
-from shared.compare.pod_identity import PodIdentity
 from shared.criu.dump import Dump
 from shared.errors import Refused
+from shared.judge.capabilities import capability_refusals
+from shared.judge.confinement import confinement_refusals
+from shared.judge.identity import identity_refusals
+from shared.judge.limits import limit_refusals
+from shared.judge.pod_identity import PodIdentity
 from shared.spec import RuntimeSpec
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from shared.compare.paths import is_bind, is_read_only, where
-from shared.compare.settings import privileged_differs
 from shared.errors import Refused
+from shared.judge.paths import is_bind, is_read_only, where
+from shared.judge.settings import privileged_differs
 from shared.spec import Mount
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from shared.compare.naming import name
-from shared.compare.seccomp import Chains, exceeding
 from shared.criu.dump import Dump
 from shared.criu.tasks import Task, Thread
 from shared.errors import Refused
+from shared.judge.naming import name
+from shared.judge.seccomp import Chains, exceeding
 from shared.spec import RuntimeSpec
 
 SECCOMP_DISABLED = 0

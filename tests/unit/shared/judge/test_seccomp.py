@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from shared.compare import seccomp
-from shared.compare.seccomp import CHAIN_INSTRUCTIONS_MAX, Chains, exceeding
 from shared.criu.dump import SeccompFilter
 from shared.errors import CheckpointInvalid
+from shared.judge import seccomp
+from shared.judge.seccomp import CHAIN_INSTRUCTIONS_MAX, Chains, exceeding
 from shared.spec import SeccompProfile, SeccompRule, parse_spec
 from tests.support.bpf import (
     ALLOW,

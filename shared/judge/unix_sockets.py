@@ -11,11 +11,11 @@ from collections.abc import Iterator, Set
 from pathlib import PurePosixPath
 from typing import Final
 
-from shared.compare.paths import below, spelt_once
 from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.criu.open_files import UnixSocket
 from shared.errors import Refused
+from shared.judge.paths import below, spelt_once
 
 _HOLD_SOCKETS: Final = frozenset({"overlay", "tmpfs"})
 _KERNELS: Final = ("/proc", "/sys")

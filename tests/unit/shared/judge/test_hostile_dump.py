@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from shared.compare import PodIdentity, check_dump
-from shared.compare.namespaces import namespace_refusals
 from shared.criu import criu_pb2 as pb
 from shared.errors import Refused
+from shared.judge import PodIdentity, check_dump
+from shared.judge.namespaces import namespace_refusals
 from shared.spec import Device, Namespace
 from shared.special_files import SpecialFile
 from tests.support.checkpoints import SyntheticDump

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.compare.naming import name
 from shared.criu.capabilities import capability_names
 from shared.criu.dump import Dump
 from shared.criu.tasks import Credentials, Task
 from shared.errors import Refused
+from shared.judge.naming import name
 from shared.spec import RuntimeSpec
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.compare.corrections import Corrections, corrections
 from shared.criu.dump import Dump
+from shared.judge.corrections import Corrections, corrections
 from shared.spec import Rlimit, RuntimeSpec
 from tests.support.pods import Security, read, spec, synthetic_dump
 

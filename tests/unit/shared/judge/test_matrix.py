@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from shared.compare import PodIdentity, check_dump, check_settings
-from shared.compare.mounts import check_mounts
 from shared.errors import Refused
+from shared.judge import PodIdentity, check_dump, check_settings
+from shared.judge.mounts import check_mounts
 from tests.support.pods import Security, dump, spec
 
 CAPABILITIES: tuple[dict[str, Any], ...] = (

@@ -12,9 +12,9 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-from shared.compare.access import AccessChange, access_changes
-from shared.compare.mount_tree import uncovered
 from shared.criu.dump import Dump
+from shared.judge.access import AccessChange, access_changes
+from shared.judge.mount_tree import uncovered
 from shared.spec import Rlimit, RuntimeSpec
 
 RLIMITS = (

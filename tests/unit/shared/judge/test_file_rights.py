@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.compare.file_rights import Judged, to_judge
 from shared.criu import criu_pb2 as pb
+from shared.judge.file_rights import Judged, to_judge
 from tests.support.pods import Security, read, spec, synthetic_dump
 
 NOBODY = Security(uid=1000, gid=1000, no_new_privileges=True, drop=("ALL",))

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.compare.paths import is_bind, is_read_only, where
 from shared.criu.dump import Dump
 from shared.criu.mounts import MS_RDONLY, MountEntry
 from shared.criu.open_files import RegularFile
 from shared.errors import Refused
+from shared.judge.paths import is_bind, is_read_only, where
 from shared.spec import RuntimeSpec
 
 Access = Literal["ro", "rro", "rw"]

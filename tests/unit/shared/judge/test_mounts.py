@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.compare.mounts import check_mounts
 from shared.errors import Refused
+from shared.judge.mounts import check_mounts
 from shared.spec import Mount
 from tests.support.pods import TOKEN, Security, spec
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from shared.compare.access import access_changes, access_refusals
-from shared.compare.corrections import corrections
 from shared.criu import criu_pb2 as pb
+from shared.judge.access import access_changes, access_refusals
+from shared.judge.corrections import corrections
 from shared.spec import RuntimeSpec
 from tests.support.checkpoints import SyntheticDump
 from tests.support.pods import Security, read, spec, synthetic_dump

@@ -11,16 +11,16 @@ import stat
 from collections.abc import Iterator, Sequence, Set
 from typing import Final
 
-from shared.compare.devices import RUNTIME_DEVICES
-from shared.compare.mount_tree import uncovered
-from shared.compare.paths import below, is_mask, where
-from shared.compare.places import foreign, place_refusals
-from shared.compare.sockets import socket_refusals
-from shared.compare.timers import timer_refusals
-from shared.compare.unix_sockets import unix_socket_refusals
 from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
+from shared.judge.devices import RUNTIME_DEVICES
+from shared.judge.mount_tree import uncovered
+from shared.judge.paths import below, is_mask, where
+from shared.judge.places import foreign, place_refusals
+from shared.judge.sockets import socket_refusals
+from shared.judge.timers import timer_refusals
+from shared.judge.unix_sockets import unix_socket_refusals
 from shared.spec import RuntimeSpec
 
 _NEEDS: Final = {

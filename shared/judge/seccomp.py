@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from shared.compare.seccomp_program import Answers, Interval, damaged, intersection, minus, read_filter, union
-from shared.compare.syscalls import NUMBERS, X32_BIT
 from shared.criu.dump import SeccompFilter
+from shared.judge.seccomp_program import Answers, Interval, damaged, intersection, minus, read_filter, union
+from shared.judge.syscalls import NUMBERS, X32_BIT
 from shared.spec import SeccompProfile, SeccompRule
 
 _INSTRUCTION_BYTES = 8

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.compare.paths import spelt_once
-from shared.compare.places import may_mount
 from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
 from shared.criu.open_files import RegularFile
 from shared.criu.tasks import Credentials
+from shared.judge.paths import spelt_once
+from shared.judge.places import may_mount
 from shared.spec import RuntimeSpec
 
 IDENTITIES_MAX: Final = 64

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.compare import PodIdentity, check_command, check_settings
 from shared.errors import Refused
+from shared.judge import PodIdentity, check_command, check_settings
 from shared.spec import Namespace
 from tests.support.pods import Security, spec
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from pathlib import PurePosixPath
 
-from shared.compare.paths import spelt_once
 from shared.criu.dump import Dump
 from shared.criu.open_files import NOT_RECORDED, RegularFile
 from shared.errors import Refused
+from shared.judge.paths import spelt_once
 from shared.spec import RuntimeSpec
 
 

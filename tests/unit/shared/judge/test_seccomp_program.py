@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shared.compare.seccomp_program import Filter, Interval, intersection, minus, read_filter, union
 from shared.errors import CheckpointInvalid
+from shared.judge.seccomp_program import Filter, Interval, intersection, minus, read_filter, union
 from tests.support.bpf import (
     AARCH64,
     ALLOW,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shared.compare.pod_identity import PodIdentity
 from shared.errors import Refused
+from shared.judge.pod_identity import PodIdentity
 from shared.spec import RuntimeSpec
 
 _COMMAND_LIMIT = 80
