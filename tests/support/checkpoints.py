@@ -20,7 +20,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import zstandard
 from google.protobuf.message import Message
@@ -37,6 +37,7 @@ BASE_REFERENCE = f"registry.example/app@{BASE_DIGEST}"
 CONTAINER_ID = "c" * 64
 POD_UID = "50d85d8c-3b60-4910-ae8e-0b9fcfad6022"
 _INFINITY = (1 << 64) - 1
+_Message = TypeVar("_Message", bound=Message)
 
 
 @dataclass
@@ -239,7 +240,7 @@ def serialize(name: str, messages: Iterable[Message]) -> bytes:
     raise KeyError(name)
 
 
-def completed(message: Message) -> Message:
+def completed(message: _Message) -> _Message:
     """The message with the required fields that a test does not care for."""
     made = type(message)()
     made.CopyFrom(message)

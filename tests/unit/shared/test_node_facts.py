@@ -11,6 +11,7 @@ from shared import node_facts
 from shared.criu.criu_pb2 import CpuinfoEntry, CpuinfoX86Entry
 from shared.criu.images import Kind, join
 from shared.node_facts import NodeFacts, from_annotation, gather, to_annotation
+from tests.support.checkpoints import completed
 
 BARE = NodeFacts(
     name="node-1",
@@ -66,7 +67,7 @@ def test_only_flags_of_every_processor_count(tmp_path: Path) -> None:
 
 def test_size_of_the_extended_state_is_what_criu_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = tmp_path / "image"
-    image.write_bytes(join(Kind.CPUINFO, [CpuinfoEntry(x86_entry=[CpuinfoX86Entry(xsave_size=2440)])]))
+    image.write_bytes(join(Kind.CPUINFO, [completed(CpuinfoEntry(x86_entry=[CpuinfoX86Entry(xsave_size=2440)]))]))
     put_criu(tmp_path, f'[ "$1" = cpuinfo ] && cp {image} "$4/cpuinfo.img"', monkeypatch)
     assert node_facts._xsave_bytes() == 2440
 

@@ -32,7 +32,7 @@ def test_ordinary_dump(dumped: Dumped) -> None:
     assert found.pod.ipc_sysctls["kernel.sem"] == "32000 1024000000 500 32000"
     assert found.pod.ipc_sysctls["kernel.msgmax"] == "8192"
     assert found.pod.ipc_sysctls["kernel.shmmax"] == str((1 << 64) - 1)
-    assert "kernel.shmall" not in found.pod.ipc_sysctls
+    assert found.pod.ipc_sysctls["kernel.shmall"] == "0"
     assert (found.ghosts, found.seccomp_filters, found.file_locks) == ((), 0, 0)
     assert (found.sockets_established, found.nested_namespaces, found.user_namespace) == (False, False, False)
     assert found.memory_bytes == 2 * 3 * 4096

@@ -8,7 +8,7 @@ import pytest
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import criu_pb2
 from shared.criu.dump_host import DumpHost, read_dump_host
-from tests.support.checkpoints import SyntheticDump
+from tests.support.checkpoints import SyntheticDump, completed
 from tests.unit.shared.conftest import SAMPLES
 
 Dumped = Callable[[SyntheticDump | Mapping[str, bytes]], CheckpointFiles]
@@ -21,7 +21,7 @@ STATS = struct.pack("<II", 0x55105940, 0x57093306)
 
 
 def stats(**fields: int) -> bytes:
-    message = criu_pb2.StatsEntry(dump=criu_pb2.DumpStatsEntry(**fields)).SerializeToString()
+    message = completed(criu_pb2.StatsEntry(dump=criu_pb2.DumpStatsEntry(**fields))).SerializeToString()
     return STATS + struct.pack("<I", len(message)) + message
 
 

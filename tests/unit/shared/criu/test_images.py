@@ -24,8 +24,11 @@ def entry(content: bytes, size: int | None = None) -> bytes:
     return struct.pack("<I", len(content) if size is None else size) + content
 
 
+ROOT = entry(PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1]).SerializeToString())
+
+
 def test_messages_of_an_image() -> None:
-    messages = [PstreeEntry(pid=1, threads=[1]), PstreeEntry(pid=2, ppid=1)]
+    messages = [PstreeEntry(pid=pid, ppid=pid - 1, pgid=1, sid=1, threads=[pid]) for pid in (1, 2)]
     content = join(Kind.PSTREE, list(messages))
     assert content[:8] == bytes.fromhex("1943565430302750")
     assert [PstreeEntry.FromString(piece) for piece in split(content, Kind.PSTREE, "x")] == messages
@@ -79,7 +82,7 @@ def test_too_many_messages_in_all_are_refused(
     dumped: Dumped, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setattr(images, "DUMP_ENTRIES_MAX", 5)
-    files = dumped({"pstree.img": PSTREE + entry(b"") * 3, "files.img": Kind.FILES.header + entry(b"") * 3})
+    files = dumped({"pstree.img": PSTREE + ROOT * 3, "files.img": Kind.FILES.header + ROOT * 3})
     directory = ImageDirectory(files, "")
     assert len(directory.entries(Kind.PSTREE, PstreeEntry)) == 3
     with refused("DumpTooLarge", "files.img"):
@@ -87,8 +90,8 @@ def test_too_many_messages_in_all_are_refused(
 
 
 def test_too_many_bytes_in_all_are_refused(dumped: Dumped, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
-    monkeypatch.setattr(images, "DUMP_BYTES_MAX", 100)
-    files = dumped({f"core-{number}.img": Kind.CORE.header + entry(bytes(2 * [8, 1])) for number in range(1, 9)})
+    monkeypatch.setattr(images, "DUMP_BYTES_MAX", 85)
+    files = dumped({f"core-{number}.img": Kind.CORE.header + entry(b"\x08\1") for number in range(1, 9)})
     directory = ImageDirectory(files, "")
     with refused("DumpTooLarge", "core-7.img"):
         for number in range(1, 9):

@@ -15,6 +15,7 @@ from shared.criu.open_files import (
     OpenFile,
     Pipe,
     RegularFile,
+    SocketOptions,
     UnixSocket,
     read_descriptors,
     read_files,
@@ -59,7 +60,9 @@ def test_files_of_an_ordinary_process(dumped: Dumped) -> None:
 
 def test_tcp_connection(dumped: Dumped) -> None:
     found = opened(with_file(tcp()), dumped)[50]
-    assert found == InternetSocket(50, "inetsk", "ipv4", 1, 6, 1, "127.0.0.1", 8080, "10.0.0.2", 40000)
+    assert found == InternetSocket(
+        50, "inetsk", "ipv4", 1, 6, 1, "127.0.0.1", 8080, "10.0.0.2", 40000, options=SocketOptions()
+    )
     assert found.connected
 
 
@@ -89,7 +92,7 @@ def test_ipv6_address(dumped: Dumped) -> None:
 def test_unix_socket_keeps_its_abstract_name(dumped: Dumped) -> None:
     entry = UnixSkEntry(id=50, ino=5, type=1, state=10, peer=0, name=b"\0abstract\0name")
     found = opened(with_file(FileEntry(type=5, id=50, usk=entry)), dumped)[50]
-    assert found == UnixSocket(50, "unixsk", 1, 10, 5, 0, b"\0abstract\0name")
+    assert found == UnixSocket(50, "unixsk", 1, 10, 5, 0, b"\0abstract\0name", options=SocketOptions())
 
 
 @pytest.mark.parametrize("number", [*range(6, 21), 21, 4711])

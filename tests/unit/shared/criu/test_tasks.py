@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ from shared.archive import CheckpointFiles
 from shared.criu import tasks as tasks_module
 from shared.criu.capabilities import capability_names
 from shared.criu.criu_pb2 import PstreeEntry, RlimitEntry, TaskCoreEntry
-from shared.criu.images import ImageDirectory
+from shared.criu.images import ImageDirectory, Kind
 from shared.criu.tasks import Limit, Task, read_tasks
-from tests.support.checkpoints import SyntheticDump, core_of_task
+from tests.support.checkpoints import SyntheticDump, completed, core_of_task
 
 Refused = Callable[..., Any]
 Dumped = Callable[..., CheckpointFiles]
@@ -92,7 +93,13 @@ def test_capability_names() -> None:
 
 
 def drop(field: str) -> Callable[[SyntheticDump], None]:
-    return lambda dump: dump.core(1).thread_core.creds.ClearField(field)  # type: ignore[arg-type]
+    def change(dump: SyntheticDump) -> None:
+        core = completed(dump.core(1))
+        core.thread_core.creds.ClearField(field)
+        content = core.SerializePartialToString()
+        dump.raw["core-1.img"] = Kind.CORE.header + struct.pack("<I", len(content)) + content
+
+    return change
 
 
 def pstree(**fields: Any) -> Callable[[SyntheticDump], None]:
@@ -161,8 +168,8 @@ CASES: dict[str, tuple[Callable[[SyntheticDump], None], str, str, str]] = {
         "core-1.img",
         "creden",
     ),
-    "no uid": (drop("uid"), "ImageDamaged", "core-1.img", "no uid"),
-    "no fsgid": (drop("fsgid"), "ImageDamaged", "core-1.img", "no fsgid"),
+    "no uid": (drop("uid"), "ImageDamaged", "core-1.img", "lacks the field thread_core.creds.uid"),
+    "no fsgid": (drop("fsgid"), "ImageDamaged", "core-1.img", "lacks the field thread_core.creds.fsgid"),
     "three capability words": (wide_capabilities, "ImageDamaged", "core-1.img", "capability set of 3 words"),
     "no core": (without("core-1.img"), "FileMissing", "core-1.img", "no file"),
     "no ids": (without("ids-1.img"), "FileMissing", "ids-1.img", "no file"),
