@@ -1,4 +1,4 @@
-"""One check, top to bottom: from an open checkpoint and a machine to a report."""
+"""One check, top to bottom: from an open checkpoint, and the machine and pod to restore it on, to a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ NO_BASE = "none"
 class Question:
     """What is asked about a checkpoint."""
 
-    machine: NodeFacts
+    machine: NodeFacts | None
+    """None: no machine is looked at, as on a computer that is no node."""
     base: str | None
     """As for ``build``, or NO_BASE; None: what the checkpoint recorded."""
     pod: PodContainer | None
@@ -41,12 +42,18 @@ class Question:
 
 def examine(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Report:
     """Raises nothing for a bad checkpoint: that is a finding."""
-    against = question.machine.name
+    against = _against(question)
     try:
         return report_of(opened.name, against, _findings(opened, question, access))
     except CheckpointInvalid as error:
         damaged = finding("CheckpointDamaged", "checkpoint", f"{error.reason}: {error.sentence}")
         return report_of(opened.name, against, [damaged])
+
+
+def _against(question: Question) -> str:
+    if question.machine is not None:
+        return question.machine.name
+    return f"container {question.pod.name} of the pod" if question.pod else "a node like its own"
 
 
 def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Iterator[Finding]:
@@ -59,7 +66,10 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     whole = f"{len(dump.images)} images of {len(dump.tasks)} processes, {pages} of memory, sizes as their indexes say"
     yield finding("CheckpointWhole", "checkpoint", whole)
     machine = question.machine
-    if machine.os == "linux":
+    if machine is None:
+        said = "no machine was looked at; --node NAME judges a node, --here this machine"
+        yield finding("MachineNotChecked", "machine", said)
+    elif machine.os == "linux":
         yield from check_platform(dump, host, checkpoint.criu_version, machine)
     else:
         yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
@@ -79,7 +89,7 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
             levels = (there.elf.isa_level for there in found.values() if there and there.elf)
             needs = replace(needs, flags=needs.flags | level_needs(levels))
             yield from compare_files(expected, found)
-    if machine.os == "linux":
+    if machine is not None and machine.os == "linux":
         yield check_cpu(needs, host, machine)
     if question.pod:
         special = [*made, *special_in_diff(opened.files, checkpoint)]

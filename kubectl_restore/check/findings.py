@@ -20,6 +20,7 @@ CODES: Final[dict[str, Level]] = {
     "CheckpointDamaged": Level.fails,
     "CriuPluginNeeded": Level.unknown,
     "NotLinux": Level.fails,
+    "MachineNotChecked": Level.note,
     "BaseUnreadable": Level.unknown,
     "BaseNotChecked": Level.note,
     "BaseDoubtful": Level.note,
@@ -46,7 +47,7 @@ class Report:
 
     checkpoint: str
     against: str
-    """The machine's name, or the node's."""
+    """The machine's or node's name; the pod where no machine is judged."""
     verdict: str
     """``would restore``, ``would fail`` or ``could not tell``."""
     findings: tuple[Finding, ...]

@@ -1,4 +1,4 @@
-"""``kubectl-restore check``: would this checkpoint restore, here or on a node, in this pod?"""
+"""``kubectl-restore check``: would this checkpoint restore, on a node, in this pod?"""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class Output(enum.StrEnum):
 def check(
     source: Source,
     node: Annotated[
-        str | None, typer.Option("--node", metavar="NAME", help="The node to restore on. Default: this machine.")
+        str | None,
+        typer.Option("--node", metavar="NAME", help="The node to restore on. Default: no machine is judged."),
     ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Judge this machine, which is a node.")] = False,
     filename: Annotated[
         str | None,
         typer.Option("-f", "--filename", metavar="FILE", help="Manifest of the pod to restore in; - is the input."),
@@ -61,6 +63,8 @@ def check(
 
     Exit status: 0 it would, 1 it would fail, 2 could not tell. docs/check.md explains every code.
     """
+    if node and here:
+        raise typer.BadParameter("give one of --node and --here", param_hint="--here")
     if filename and pod:
         raise typer.BadParameter("give one of --filename and --pod", param_hint="--pod")
     from kubectl_restore.check.examine import Question, examine
@@ -69,7 +73,7 @@ def check(
     from kubectl_restore.reading import open_source
 
     access = registries(registry)
-    machine = _machine(node, cluster)
+    machine = _machine(node, cluster, here=here)
     manifest = read_document(filename) if filename else _live_pod(pod, cluster) if pod else None
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         asked = None if manifest is None else _container(manifest, container, opened.files)
@@ -78,12 +82,12 @@ def check(
     raise typer.Exit(report.exit_code)
 
 
-def _machine(node: str | None, cluster: ClusterFlags) -> NodeFacts:
+def _machine(node: str | None, cluster: ClusterFlags, *, here: bool) -> NodeFacts | None:
     from kubectl_restore.check.machine import node_machine
     from shared.node_facts import gather
 
     if node is None:
-        return gather()
+        return gather() if here else None
     from kubectl_restore.kube.connection import connect, path_of
 
     return node_machine(connect(cluster).get(path_of("nodes", name=node)))

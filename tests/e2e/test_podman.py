@@ -90,7 +90,7 @@ def test_archive_of_crun_is_inspected_and_resumes_under_runc(
 def checked(podman: Podman, registry: Registry, archive: str) -> tuple[int, dict[str, list[str]]]:
     """Exit status of ``kubectl restore check`` where CRIU is, and the sentences by code."""
     base = f"{registry.address}/busybox:1"
-    words = ["check", f"/tmp/{archive}", "--base", base, "--plain-http", "-o", "json"]
+    words = ["check", f"/tmp/{archive}", "--here", "--base", base, "--plain-http", "-o", "json"]
     done = podman.machine.run(["python3", "-c", RESTORE, *words], check=False, env={"PYTHONPATH": PYTHON_PATH})
     findings: dict[str, list[str]] = {}
     for finding in json.loads(done.stdout)["findings"]:

@@ -51,7 +51,7 @@ def test_would_restore(run: Run, archive: Path, base: BaseImage, tmp_path: Path)
     status, out, err = run(archive, "--base", base.write_layout(tmp_path / "base"))
     assert (status, err) == (0, "")
     first, heads, *lines = out.splitlines()
-    assert first.startswith(f"{archive}: would restore on ")
+    assert first == f"{archive}: would restore on a node like its own"
     assert heads.split() == ["LEVEL", "CODE", "FINDING"]
     assert any(line.startswith("ok      FilesMatch") for line in lines)
 
@@ -81,6 +81,22 @@ def test_scripts_get_a_document(run: Run, archive: Path) -> None:
     assert (status, document["kind"], document["verdict"]) == (0, "CheckpointCheck", "would restore")
     assert {"code", "level", "area", "sentence"} == set(document["findings"][0])
     assert yaml.safe_load(run(archive, "--base", "none", "-o", "yaml")[1]) == document
+
+
+def test_no_machine_is_judged_unless_asked(run: Run, archive: Path) -> None:
+    _, out, _ = run(archive, "--base", "none")
+    assert "MachineNotChecked" in out
+    assert "Criu" not in out
+
+
+def test_this_machine_is_judged_when_asked(run: Run, archive: Path) -> None:
+    status, out, _ = run(archive, "--base", "none", "--here")
+    assert status == 0
+    assert "CriuNewEnough" in out
+
+
+def test_node_and_here_exclude_each_other(run: Run, archive: Path) -> None:
+    assert run(archive, "--node", "node-1", "--here")[0] == 2
 
 
 def test_node_without_facts_cannot_be_told(run: Run, archive: Path, api: KubeApi) -> None:
