@@ -28,7 +28,7 @@ from shared.criu.open_files import (
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
-__all__ = ["Dump", "GhostFile", "check_structure", "read_dump"]
+__all__ = ["Dump", "GhostFile", "check_structure", "dump_of", "read_dump"]
 
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2
@@ -134,7 +134,11 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
 
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath, ImagesTooOld, FileTooLarge.
     """
-    images = ImageDirectory(files, directory)
+    return dump_of(ImageDirectory(files, directory))
+
+
+def dump_of(images: ImageDirectory) -> Dump:
+    """As ``read_dump``; the messages stay with ``images``."""
     names = images.names()
     inventory = read_inventory(images)
     tasks = read_tasks(images)
@@ -160,7 +164,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         terminals=read_terminals(images),
         filters=filters,
         wide_page_counts=_wide_page_counts(images, tasks[0].pid),
-        memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
+        memory_bytes=sum(images.files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
 
 
