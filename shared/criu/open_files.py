@@ -43,6 +43,8 @@ KINDS: Final = {
 NOT_RECORDED: Final = -1
 """In place of a mount's id (regfile.proto)."""
 _ESTABLISHED: Final = 1
+_LISTEN: Final = 10
+_CLOSE: Final = 7
 """linux/tcp_states.h, of Unix sockets too."""
 
 
@@ -120,8 +122,12 @@ class InternetSocket(OpenFile):
 
     @property
     def connected(self) -> bool:
-        """Whether CRIU restores a TCP connection: it asks for the other port, not for the state (criu/sk-inet.c)."""
-        return self.protocol == socket.IPPROTO_TCP and self.destination_port != 0
+        """Whether it is a TCP connection: neither listening nor closed.
+
+        CRIU asks for the other port instead (criu/sk-inet.c); shared/judge sees that both say the same.
+        """
+        tcp = self.protocol == socket.IPPROTO_TCP and self.type != socket.SOCK_RAW
+        return tcp and self.state not in (_LISTEN, _CLOSE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from shared.criu.mounts import MountEntry
 from shared.criu.open_files import NOT_RECORDED, UnixSocket
 from shared.errors import Refused
 from shared.judge.file_rights import FileUser, users_of, within_reach
-from shared.judge.paths import is_bind, is_read_only, spelt_once, where
+from shared.judge.paths import below, is_bind, is_read_only, spelt_once, where
 from shared.judge.places import may_mount
 from shared.spec import Mount, RuntimeSpec
 
+KERNEL_FOLDERS: Final = ("/proc", "/sys")
 _ANY_FILE: Final = "CAP_DAC_OVERRIDE"
 _OF_USE: Final = ("CAP_DAC_READ_SEARCH", "CAP_FOWNER")
 """What lets a user go through directories, and remove others' files from a sticky one, without CAP_DAC_OVERRIDE."""
@@ -67,6 +68,8 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     mounts = {mount.id: mount for mount in dump.mounts}
     gives_away = within_reach("CAP_CHOWN", live)
     for file, path in _with_paths(dump):
+        if below(path, KERNEL_FOLDERS):
+            continue  # no socket can be there at all (unix_sockets.py)
         if not may_mount(live):
             yield from _recorded(file, path, mounts)
         mount = _live_mount(path, live)
