@@ -19,7 +19,7 @@ from shared.criu.mounts import MountEntry
 from shared.criu.open_files import NOT_RECORDED, UnixSocket
 from shared.errors import Refused
 from shared.judge.file_rights import FileUser, users_of, within_reach
-from shared.judge.paths import below, is_bind, is_read_only, spelt_once, where
+from shared.judge.paths import below, is_bind, is_read_only, spelt_once
 from shared.judge.places import may_mount
 from shared.spec import Mount, RuntimeSpec
 
@@ -80,7 +80,7 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
                 f"the checkpoint has a Unix socket at {path}, and the pod has {what} read-only; remove {field} there, "
                 "or mount a volume where the socket is",
             )
-        elif mount is not None and where(mount.destination) == where(path):
+        elif mount is not None and resolved(mount.destination) == resolved(path):
             yield Refused(
                 "SocketExceeds",
                 f"the checkpoint has a Unix socket at {path}, where the pod mounts a volume itself; mount the volume "
@@ -90,13 +90,19 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
             yield from _owner(file, path, users_of(dump, live))
 
 
+def resolved(path: str) -> str:
+    """``path`` with /var/run as the link to /run that it is in every image that matters."""
+    clean = spelt_once(path)
+    return clean.replace("/var/run", "/run", 1) if below(clean, ("/var/run",)) else clean
+
+
 def _recorded(file: UnixSocket, path: str, mounts: dict[int, MountEntry]) -> Iterator[Refused]:
     """CRIU works in the root of the mount's namespace, so a mount of another one would lead there."""
     if file.mount == NOT_RECORDED:
         return
     mount = mounts.get(file.mount)
     points = {spelt_once(each.mountpoint) for each in mounts.values() if mount and each.namespace == mount.namespace}
-    ways = (_innermost(points, spelt_once(path)), _innermost(points, where(path)))
+    ways = (_innermost(points, spelt_once(path)), _innermost(points, resolved(path)))
     if mount is None or spelt_once(mount.mountpoint) not in ways:
         yield Refused(
             "SocketExceeds",
@@ -125,8 +131,8 @@ def _with_paths(dump: Dump) -> Iterator[tuple[UnixSocket, str]]:
 
 def _live_mount(path: str, live: RuntimeSpec) -> Mount | None:
     """The innermost mount of the live container there; None: the root. A later one covers an earlier one."""
-    mounts = {where(mount.destination): mount for mount in live.mounts}
-    point = _innermost(set(mounts), where(path))
+    mounts = {resolved(mount.destination): mount for mount in live.mounts}
+    point = _innermost(set(mounts), resolved(path))
     return mounts.get(point)
 
 
