@@ -30,7 +30,7 @@ INTERNET = pb.InetSkEntry(id=7, ino=9, family=2, type=1, proto=6, state=10, src_
 OPTIONS = pb.SkOptsEntry(so_sndbuf=212992, so_rcvbuf=212992, so_priority=0, so_buf_lock=3, so_bound_dev=b"eth0")
 STREAM = pb.TcpStreamEntry(inq_len=4, outq_len=4, opt_mask=7, snd_wscale=7, rcv_wscale=14, mss_clamp=1460, unsq_len=0)
 PACKET = pb.PacketSockEntry(id=7, type=3, protocol=0x300, flags=2, ifindex=2, version=2)
-NETLINK = pb.NetlinkSkEntry(id=7, ino=9, protocol=0, state=0, portid=4711, flags=0o2, groups=[1])
+NETLINK = pb.NetlinkSkEntry(id=7, ino=9, protocol=0, state=7, portid=4711, flags=0o2, groups=[1])
 
 HONEST = [
     UNIX,
