@@ -25,6 +25,7 @@ from shared.criu.open_files import (
     read_files,
     read_terminals,
 )
+from shared.criu.socket_queues import QueuedPacket, read_packets
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
@@ -85,6 +86,8 @@ class Dump:
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
     linked: frozenset[int] = frozenset()
     """Files by whose name CRIU opens another that was deleted (link-remap)."""
+    packets: tuple[QueuedPacket, ...] = ()
+    """What waits at Unix sockets, files in flight included."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
 
@@ -155,6 +158,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         ended=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _PROCFS),
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
+        packets=read_packets(images),
         pod=read_namespaces(images, root, inventory.ids),
         images=names,
         terminals=read_terminals(images),

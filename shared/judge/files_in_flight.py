@@ -1,8 +1,9 @@
-"""Which open files a socket may hold for a receiver that has not taken them yet (SCM_RIGHTS, unix(7)).
+"""Files that were sent over a Unix socket and not yet received (SCM_RIGHTS, unix(7)).
 
-CRIU opens such a file like every other one, as root (criu/sk-unix.c, unix_note_scm_rights), and sends it. No /proc shows
-it until somebody receives it, so what is looked at after the restore (nri_plugin/restore/cover.py) does not see it. A
-file that a process holds as well is looked at there; a file that has no path needs no look.
+CRIU opens such a file in whatever process has the other end, sends it and closes it (criu/sk-unix.c,
+unix_note_scm_rights). After the restore no process shows it, so nobody could look at what CRIU has opened. A file that
+some process holds as well is judged and looked at as that process' own; so only what has no path may be in flight
+alone.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import Final
 from shared.criu.dump import Dump
 from shared.criu.open_files import OpenFile, UnixSocket
 
-_WITHOUT_PATH: Final = frozenset({"pipe", "eventfd", "signalfd", "timerfd", "memfd", "inetsk", "netlinksk"})
+_WITHOUT_PATH: Final = frozenset({
+    "pipe", "eventfd", "eventpoll", "signalfd", "timerfd", "memfd", "inetsk", "unixsk", "netlinksk",
+})  # fmt: skip
+"""Kinds that CRIU makes anew, without opening anything by its path."""
 
 
 def may_be_in_flight(file: OpenFile, dump: Dump) -> bool:
-    """Whether ``file`` may wait in a socket: a living process holds it too, or it was opened by no path."""
-    if file.kind in _WITHOUT_PATH or (isinstance(file, UnixSocket) and file.path is None):
+    """Whether ``file`` may be sent to whoever receives it."""
+    if any(each.file == file.id and each.kind == file.kind for each in dump.descriptors):
         return True
-    return any(descriptor.file == file.id and descriptor.kind == file.kind for descriptor in dump.descriptors)
+    return file.kind in _WITHOUT_PATH and not (isinstance(file, UnixSocket) and file.path is not None)
