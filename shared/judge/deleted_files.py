@@ -78,8 +78,6 @@ def check_deleted_files(images: ImageDirectory, dump: Dump) -> None:
         if file is None or entry.orig_id in remapped:
             raise damaged(name, f"has the file {entry.orig_id} twice, or files.img does not have it")
         remapped.add(entry.orig_id)
-        if not entry.HasField("remap_type"):
-            raise damaged(name, "does not say how a file is remapped, as CRIU before 1.8")
         if entry.remap_type == PROCESS:
             if not 0 < entry.remap_id < _PIDS_MAX or entry.remap_id in threads:
                 raise damaged(name, f"has {entry.remap_id} for a process that has ended")
