@@ -7,7 +7,6 @@ place: what may be made there is what some user of the container could make (nri
 
 from __future__ import annotations
 
-
 import stat
 import struct
 from collections.abc import Iterator
@@ -126,9 +125,7 @@ def deleted_file_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     read_only = {
         mount.id
         for mount in dump.mounts
-        if mount.external is not None
-        and (volume := asked.get(where(mount.external)))
-        and is_read_only(volume.options)
+        if mount.external is not None and (volume := asked.get(where(mount.external))) and is_read_only(volume.options)
     }
     for file in dump.files:
         if isinstance(file, RegularFile) and file.id in dump.remapped and file.mount in read_only:
@@ -185,6 +182,4 @@ def ghost(images: ImageDirectory, number: int) -> GhostFileEntry:
 
 
 def _chunks(images: ImageDirectory, number: int) -> Iterator[tuple[GhostChunkEntry, int]]:
-    return after_first(
-        images, Kind.GHOST_FILE, f"{number:x}", GhostChunkEntry, lambda chunk: chunk.len
-    )
+    return after_first(images, Kind.GHOST_FILE, f"{number:x}", GhostChunkEntry, lambda chunk: chunk.len)

@@ -52,7 +52,7 @@ def check_locks(images: ImageDirectory, dump: Dump) -> None:
 
 
 def lock_refusals(images: ImageDirectory, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
-    """FileExceeds for a lease on a volume's file: who opens it waits (fcntl(2)), so it takes the owner or a capability."""
+    """FileExceeds for a lease on a volume's file: whoever opens it waits, so it takes its owner, or CAP_LEASE."""
     tables = {task.pid: task.ids.files for task in dump.tasks if task.alive}
     leases = {(tables.get(lock.pid), lock.fd) for lock in _locks(images) if lock.flag == _LEASE}
     if not leases or "CAP_LEASE" in live.capabilities.bounding:

@@ -21,6 +21,8 @@ _HUGE: Final = 4
 """MFD_HUGETLB; the size of a page stands in six bits from bit 26 (linux/memfd.h)."""
 _HUGE_SIZES: Final = 0x3F << 26
 _SIZE_MAX: Final = 1 << 46
+_MODES: Final = range(stat.S_IFREG, stat.S_IFREG + 0o1000)
+"""Of a regular file that is no setuid program."""
 
 FIELDS: Final[Fields] = {
     "MemfdFileEntry": {
@@ -42,7 +44,6 @@ FIELDS: Final[Fields] = {
         "mode": bounded("permissions of a regular file", lambda mode: mode in _MODES),
     },
 }
-_MODES: Final = range(stat.S_IFREG, stat.S_IFREG + 0o1000)
 
 
 def _is_name(name: bytes) -> bool:

@@ -19,7 +19,10 @@ from shared.spec import RuntimeSpec
 
 
 def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[Refused]:
-    """FileExceeds, for open files and watched ones. ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files."""
+    """FileExceeds, for open files and watched ones.
+
+    ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files.
+    """
     for file in _files(dump):
         if file.id in dump.linked and file.mode is not None:
             # CRIU gives it a second name, opens it by that, and shows it as deleted (files-reg.c, rfi_remap).
