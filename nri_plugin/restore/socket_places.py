@@ -83,7 +83,7 @@ def _look(volume: int, inside: PurePosixPath, place: SocketPlace) -> str | None:
         return "something else is there"
     for user in place.users:
         owns = _may_remove(user, place.capabilities, around, there)
-        if owns and _as_user(user, place.capabilities, lambda: _may_write(volume, parent)):
+        if owns and as_user(user, place.capabilities, lambda: _may_write(volume, parent)):
             return None
     return "no user of the checkpoint may make it there, or remove what is there now"
 
@@ -124,7 +124,7 @@ def _may_write(volume: int, path: str) -> bool:
         raise
 
 
-def _as_user(user: FileUser, capabilities: int, asked: Callable[[], bool]) -> bool:
+def as_user(user: FileUser, capabilities: int, asked: Callable[[], bool]) -> bool:
     """Asks in a thread of its own, which has the user's rights over files and ends with them (credentials(7))."""
     answers: list[bool | BaseException] = []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -33,9 +32,7 @@ __all__ = ["Dump", "GhostFile", "check_structure", "dump_of", "read_dump"]
 
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2
-"""remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2 …"""
-_GHOST_BIT: Final = 1 << 31
-"""… and how CRIU before 1.5 marked a ghost (criu/files-reg.c, REMAP_GHOST)."""
+"""remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,8 @@ class Dump:
     """Files by whose name CRIU opens another that was deleted (link-remap)."""
     packets: tuple[QueuedPacket, ...] = ()
     """What waits at Unix sockets, files in flight included."""
+    remapped: frozenset[int] = frozenset()
+    """Files that were deleted, and that CRIU makes again."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
 
@@ -150,7 +149,7 @@ def dump_of(images: ImageDirectory) -> Dump:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
     filters = _seccomp_filters(images)
-    remaps = images.entries(Kind.REMAP_FPATH, RemapFilePathEntry) if Kind.REMAP_FPATH.file() in images else []
+    remaps = _remaps(images)
     return Dump(
         inventory=inventory,
         tasks=tasks,
@@ -158,7 +157,8 @@ def dump_of(images: ImageDirectory) -> Dump:
         files=read_files(images),
         descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
         ghosts=_ghosts(images, remaps),
-        linked=frozenset(entry.remap_id for entry in remaps if _kind(entry) == _LINKED),
+        linked=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _LINKED),
+        remapped=frozenset(entry.orig_id for entry in remaps if entry.remap_type == _GHOST),
         ended=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _PROCFS),
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
@@ -193,15 +193,19 @@ def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
     return any(run.HasField("nr_pages") for run in runs)
 
 
-def _kind(entry: RemapFilePathEntry) -> int:
-    if entry.HasField("remap_type"):
-        return entry.remap_type
-    return _GHOST if entry.remap_id & _GHOST_BIT else _LINKED
+def _remaps(images: ImageDirectory) -> list[RemapFilePathEntry]:
+    """CRIU before 1.8 did not write what kind of remap an entry is, and kept it in the number instead."""
+    if Kind.REMAP_FPATH.file() not in images:
+        return []
+    remaps = images.entries(Kind.REMAP_FPATH, RemapFilePathEntry)
+    if not all(entry.HasField("remap_type") for entry in remaps):
+        raise damaged(images.path(Kind.REMAP_FPATH.file()), "does not say how a file is remapped")
+    return remaps
 
 
 def _ghosts(images: ImageDirectory, remaps: Sequence[RemapFilePathEntry]) -> tuple[GhostFile, ...]:
     """Those that some open file is remapped to; a ghost image goes on with the file's content after its message."""
-    numbers = {entry.remap_id & ~_GHOST_BIT for entry in remaps if _kind(entry) == _GHOST}
+    numbers = {entry.remap_id for entry in remaps if entry.remap_type == _GHOST}
     return tuple(_ghost(images, number) for number in sorted(numbers))
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
+from shared.criu.criu_pb2 import FdinfoEntry, FhEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind, path_text, text
 
@@ -103,6 +103,23 @@ class Pipe(OpenFile):
 
     pipe_id: int
     """The inode's number, as in runc's descriptors.json: ``pipe:[ID]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A file or directory that a process is told about."""
+
+    path: str
+    mount: int
+    """MountEntry.id, or NOT_RECORDED: CRIU looks in the container's root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher(OpenFile):
+    """An inotify or fanotify file."""
+
+    watches: tuple[Watch, ...]
+    """Those of which CRIU has found the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +335,17 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
             return NetlinkSocket(entry.id, kind, nlsk.protocol, any(nlsk.groups), sends)
         case "timerfd":
             return TimerDescriptor(entry.id, kind, entry.tfd.clockid)
+        case "inotify" | "fanotify":
+            handles = [watch.f_handle for watch in entry.ify.wd] + [mark.ie.f_handle for mark in entry.ffy.mark]
+            return Watcher(entry.id, kind, tuple(_watch(each, name) for each in handles if each.path))
         case "tty":
             return Terminal(entry.id, kind, entry.tty.tty_info_id)
     return OpenFile(entry.id, kind)
+
+
+def _watch(handle: FhEntry, name: str) -> Watch:
+    path = path_text(handle.path, name, "path of a watched file")
+    return Watch(path, handle.mnt_id if handle.HasField("mnt_id") else NOT_RECORDED)
 
 
 def _same_id(outer: int, inner: int, name: str) -> None:

@@ -55,7 +55,7 @@ def socket_paths_on_volumes(dump: Dump, live: RuntimeSpec) -> tuple[SocketPlace,
     capabilities = sum(1 << NAMES.index(name) for name in _OF_USE if within_reach(name, live))
     found: dict[SocketPlace, None] = {}
     for file, path in _with_paths(dump):
-        mount = _live_mount(path, live)
+        mount = live_mount(path, live)
         if mount is not None and is_bind(mount.type, mount.options):
             users = users if users is not None else users_of(dump, live)
             place = SocketPlace(path, mount.destination, mount.source, file.deleted, users, capabilities)
@@ -72,7 +72,7 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
             continue  # no socket can be there at all (unix_sockets.py)
         if not may_mount(live):
             yield from _recorded(file, path, mounts)
-        mount = _live_mount(path, live)
+        mount = live_mount(path, live)
         if live.root_readonly if mount is None else is_read_only(mount.options):
             what, field = ("/", "readOnlyRootFilesystem") if mount is None else (mount.destination, "readOnly")
             yield Refused(
@@ -129,7 +129,7 @@ def _with_paths(dump: Dump) -> Iterator[tuple[UnixSocket, str]]:
             yield file, path
 
 
-def _live_mount(path: str, live: RuntimeSpec) -> Mount | None:
+def live_mount(path: str, live: RuntimeSpec) -> Mount | None:
     """The innermost mount of the live container there; None: the root. A later one covers an earlier one."""
     mounts = {resolved(mount.destination): mount for mount in live.mounts}
     point = _innermost(set(mounts), resolved(path))

@@ -315,7 +315,7 @@ RULES = (
         Security(),
     ),
     Rule("tun", opened(15), "FileExceeds", "CAP_NET_ADMIN", granted=Security(add=("CAP_NET_ADMIN",))),
-    Rule("bpf", opened(19), "FileExceeds", "CAP_BPF", granted=Security(add=("CAP_BPF",))),
+    Rule("bpf", opened(19), "FileExceeds", "a BPF map"),
     Rule("fanotify", opened(12), "FileExceeds", "CAP_SYS_ADMIN", granted=Security(add=("CAP_SYS_ADMIN",))),
     Rule("foreign file", opened(16), "FileExceeds", "of the node"),
     Rule("foreign regular file", regular("/x", ext=True), "FileExceeds", "of the node"),
