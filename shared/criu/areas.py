@@ -19,6 +19,11 @@ MAP_HUGETLB: Final = 0x40000
 O_RDONLY, O_RDWR = 0, 2
 
 
+def locked_flag(machine: str) -> int:
+    """MAP_LOCKED (arch/*/include/uapi/asm/mman.h)."""
+    return {"ppc64": 0x80, "mips": 0x8000}.get(machine, 0x2000)
+
+
 def has_own_pages(status: int) -> bool:
     """Whether the process's own page map may have pages of such an area (criu/include/vma.h, vma_entry_is_private)."""
     if status & (SHADOW_STACK | AIO_RING):

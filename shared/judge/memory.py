@@ -77,7 +77,6 @@ _FLAGS: Final[Mapping[Machine, int]] = {
     "mips": 0x800 | 0x1000 | 0x8000 | 0x400 | 0x80000 | 0x3F << 26,
 }
 """arch/*/include/uapi/asm/mman.h where it is different."""
-_LOCKED: Final[Mapping[Machine, int]] = {"ppc64": 0x80, "mips": 0x8000}
 
 _KERNEL_CHECKS: Final = "the kernel takes addresses of the process's own memory only (prctl, PR_SET_MM_MAP)"
 _OWN: Final = "areas lie in order, apart from each other, within what a process can have"

@@ -180,6 +180,17 @@ def relations(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
                     )
 
 
+def process_refusals(dump: Dump, pid_max: int) -> Iterator[Refused]:
+    """FieldExceeds for numbers above ``pid_max``, the node's kernel.pid_max: CRIU would raise it (prepare_pstree)."""
+    highest = max(number for task in dump.tasks for number in (task.pid, task.pgid, task.sid))
+    if highest > pid_max:
+        yield Refused(
+            "FieldExceeds",
+            f"the checkpoint has a process {highest}, the node has numbers up to {pid_max} and CRIU would raise that "
+            "for the whole node; set the sysctl kernel.pid_max of the node higher if that is meant",
+        )
+
+
 def _tree(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
     name = images.path(Kind.PSTREE.file())
     tasks = {task.pid: task for task in dump.tasks}
