@@ -38,7 +38,7 @@ NEW_FIELDS: Final = (
     NewField("IpOptsEntry", "pktinfo", (3, 18), "the option IP_PKTINFO of a socket"),
     NewField("CredsEntry", "no_new_privs", (3, 19), "no_new_privs, which keeps a process from gaining privileges"),
     NewField("TaskCoreEntry", "membarrier_registration_mask", (3, 19), "a registration for membarrier(2)"),
-    NewField("MemfdInodeEntry", "mode", (3, 19), "the permissions of a memfd file", usual=0o777),
+    NewField("MemfdInodeEntry", "mode", (3, 19), "the permissions of a memfd file", usual=0o100777),
     NewField("IpOptsEntry", "tos", (3, 19), "the type of service of a socket"),
     NewField("IpOptsEntry", "ttl", (4, 0), "the time to live of a socket's packets", usual=64),
     NewField("TcpOptsEntry", "nodelay", (4, 0), "the option TCP_NODELAY of a socket"),

@@ -242,6 +242,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     """pstree.img, and of each process core, ids and fs; cpuinfo.img where the dump has it."""
     entries = images.entries(Kind.PSTREE, PstreeEntry)
     for entry in entries:
+        entry.threads[0] = entry.pid  # which CRIU does not set for a zombie (shared/criu/tasks.py, read_tree)
         rules.apply(entry, images.path(Kind.PSTREE.file()))
     yield image_file(Kind.PSTREE, entries)
     for task in dump.tasks:
