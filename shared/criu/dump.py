@@ -9,7 +9,7 @@ from itertools import islice
 from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry, SeccompEntry
+from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import Inventory, read_inventory
@@ -24,11 +24,12 @@ from shared.criu.open_files import (
     read_files,
     read_terminals,
 )
+from shared.criu.seccomp_filters import SeccompFilter, read_filters
 from shared.criu.socket_queues import QueuedPacket, read_packets
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
-__all__ = ["Dump", "GhostFile", "check_structure", "dump_of", "read_dump"]
+__all__ = ["Dump", "GhostFile", "SeccompFilter", "check_structure", "dump_of", "read_dump"]
 
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2
@@ -46,15 +47,6 @@ class GhostFile:
     gid: int
     device: int
     """st_rdev for a device node, else 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeccompFilter:
-    """One filter; the kernel runs it and those before it, and the strictest answer counts (seccomp(2))."""
-
-    program: bytes
-    """struct sock_filter after struct sock_filter (linux/filter.h)."""
-    previous: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,7 @@ def dump_of(images: ImageDirectory) -> Dump:
     if not tasks[0].alive:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
-    filters = _seccomp_filters(images)
+    filters = read_filters(images, alive)
     remaps = _remaps(images)
     return Dump(
         inventory=inventory,
@@ -169,16 +161,6 @@ def dump_of(images: ImageDirectory) -> Dump:
         filters=filters,
         wide_page_counts=_wide_page_counts(images, tasks[0].pid),
         memory_bytes=sum(images.files.size(images.path(name)) for name in names if name.startswith("pages-")),
-    )
-
-
-def _seccomp_filters(images: ImageDirectory) -> tuple[SeccompFilter, ...]:
-    if Kind.SECCOMP.file() not in images:
-        return ()
-    return tuple(
-        SeccompFilter(each.filter, each.prev if each.HasField("prev") else None)
-        for entry in images.entries(Kind.SECCOMP, SeccompEntry)
-        for each in entry.seccomp_filters
     )
 
 

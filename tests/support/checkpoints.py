@@ -225,9 +225,34 @@ def core_of_task() -> criu_pb2.CoreEntry:
     limits = pb.TaskRlimitsEntry(rlimits=[pb.RlimitEntry(cur=_INFINITY, max=_INFINITY) for _ in range(16)])
     return pb.CoreEntry(
         mtype=1,
-        tc=pb.TaskCoreEntry(task_state=1, exit_code=0, personality=0, comm=b"app", rlimits=limits, oom_score_adj=0),
-        thread_core=pb.ThreadCoreEntry(sched_nice=0, sched_policy=0, creds=creds, comm=b"app", cg_set=2),
+        thread_info=registers(),
+        tc=pb.TaskCoreEntry(
+            task_state=1,
+            exit_code=0,
+            personality=0,
+            comm=b"app",
+            rlimits=limits,
+            oom_score_adj=0,
+            timers=pb.TaskTimersEntry(),
+            signals_s=pb.SignalQueueEntry(),
+            sigactions=[pb.SaEntry() for _ in range(62)],
+        ),
+        thread_core=pb.ThreadCoreEntry(
+            sched_nice=0, sched_policy=0, creds=creds, comm=b"app", cg_set=2, signals_p=pb.SignalQueueEntry()
+        ),
     )
+
+
+def core_of_thread() -> criu_pb2.CoreEntry:
+    """One more thread of ``core_of_task()``."""
+    core = core_of_task()
+    core.ClearField("tc")
+    return core
+
+
+def registers() -> criu_pb2.ThreadInfoX86:
+    """Registers of a processor without extensions, all zero."""
+    return criu_pb2.ThreadInfoX86(fpregs=criu_pb2.UserX86FpregsEntry(st_space=[0] * 32, xmm_space=[0] * 64))
 
 
 def serialize(name: str, messages: Iterable[Message]) -> bytes:
