@@ -14,6 +14,7 @@ from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, Re
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import Inventory, read_inventory
+from shared.criu.ipc import IpcObjects, read_ipc
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.namespaces import PodNamespaces, read_namespaces
 from shared.criu.open_files import (
@@ -87,6 +88,8 @@ class Dump:
     """Files by whose name CRIU opens another that was deleted (link-remap)."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
+    ipc: IpcObjects = field(default_factory=IpcObjects)
+    """System V objects, none where the dump's IPC namespace is the node's."""
 
     @property
     def root(self) -> Task:
@@ -156,6 +159,7 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
         pod=read_namespaces(images, root, inventory.ids),
+        ipc=read_ipc(images, root.ipc_ns) if root.ipc_ns != inventory.ids.ipc_ns else IpcObjects(),
         images=names,
         terminals=read_terminals(images),
         filters=filters,

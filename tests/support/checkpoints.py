@@ -124,7 +124,7 @@ class SyntheticDump:
                 lsmtype=0,
                 network_lock_method=0,
                 plugins_entry=pb.PluginsEntry(),
-                dump_criu_run_id=b"a-run",
+                dump_criu_run_id=b"a1743d75-31f4-4d62-b804-27a559000a97",
             )
         ]
         self.images["pstree.img"] = []
