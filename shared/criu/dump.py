@@ -13,6 +13,7 @@ from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, Re
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import Inventory, read_inventory
+from shared.criu.ipc import IpcObjects, read_ipc
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.namespaces import PodNamespaces, read_namespaces
 from shared.criu.open_files import (
@@ -81,6 +82,8 @@ class Dump:
     """Files that were deleted, and that CRIU makes again."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
+    ipc: IpcObjects = field(default_factory=IpcObjects)
+    """System V objects, none where the dump's IPC namespace is the node's."""
 
     @property
     def root(self) -> Task:
@@ -156,6 +159,7 @@ def dump_of(images: ImageDirectory) -> Dump:
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
         packets=read_packets(images),
         pod=read_namespaces(images, root, inventory.ids),
+        ipc=read_ipc(images, root.ipc_ns) if root.ipc_ns != inventory.ids.ipc_ns else IpcObjects(),
         images=names,
         terminals=read_terminals(images),
         filters=filters,

@@ -71,9 +71,8 @@ def test_user_namespace(dumped: Dumped) -> None:
 
 def test_mounts_of_every_mount_namespace(dumped: Dumped) -> None:
     dump = SyntheticDump.of_processes(2)
-    dump.ids(2).mnt_ns_id = 14
-    dump.images["mountpoints-14.img"] = dump.images["mountpoints-13.img"][-1:]
-    assert [mount.namespace for mount in read_dump(dumped(dump)).mounts] == [13] * 5 + [14]
+    dump.nest_mounts(2)
+    assert [mount.namespace for mount in read_dump(dumped(dump)).mounts] == [13] * 5 + [14] * 5
 
 
 def test_established_connection(dumped: Dumped) -> None:
