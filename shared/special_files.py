@@ -42,7 +42,8 @@ def special_files(
     ``links`` is true for the content of a tmpfs, which GNU tar unpacks, and false for a rootfs diff, which the runtime
     unpacks below the root without following links out of it: symbolic links are no special files there.
     Raises CheckpointInvalid: ``too_large`` when the members claim more than ``limit_bytes``, TmpfsLink for a hard link
-    to anything but an earlier file of the archive (unless ``links`` is false), and what walking a tar archive raises.
+    in a tmpfs to anything but an earlier file of the archive, ArchiveAmbiguous for one in a rootfs diff that leads
+    outside, and what walking a tar archive raises.
     """
     files: set[str] = set()
     total = 0
@@ -50,8 +51,8 @@ def special_files(
         total += member.size
         if total > limit_bytes:
             raise CheckpointInvalid(too_large, f"{archive} unpacks to more than {limit_bytes} bytes")
-        if member.kind == "hard link" and links:
-            _check_link(member, files, archive)
+        if member.kind == "hard link":
+            (_check_tmpfs_link if links else _check_diff_link)(member, files, archive)
         if member.kind not in ("symbolic link", "directory"):
             files.add(member.name)
         if (found := _special(member, top)) and (links or found.kind != "symbolic link"):
@@ -72,7 +73,17 @@ def _special(member: TarMember, top: str) -> SpecialFile | None:
     )
 
 
-def _check_link(member: TarMember, files: set[str], archive: str) -> None:
+def _check_diff_link(member: TarMember, files: set[str], archive: str) -> None:
+    """containerd begins at the root, containers/storage gives up; the target may be a file of the base image."""
+    if member.target.startswith("/") or ".." in member.target.split("/"):
+        raise CheckpointInvalid(
+            "ArchiveAmbiguous",
+            f"{archive}: {quoted(member.name)} is a hard link to {quoted(member.target)}, which leads outside the "
+            "archive, and runtimes differ in what that means; take a new checkpoint",
+        )
+
+
+def _check_tmpfs_link(member: TarMember, files: set[str], archive: str) -> None:
     """tar follows the target's own links where it is none of the archive's files."""
     target = member.target
     name = posixpath.normpath(target)

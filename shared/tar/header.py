@@ -92,9 +92,6 @@ def read_header(block: bytes) -> Header:
     if flag == b"\0" and name.endswith(b"/"):
         raise Ambiguous("it is a directory by its name alone")
     kind = KINDS.get(flag)
-    target = text(block[157:257], "link target")
-    if target and kind not in ("hard link", "symbolic link"):
-        raise Ambiguous("it names a link target and is no link")
     mode = number(block[100:108], "mode", _MODE_MAX)
     if kind and (form := stat.S_IFMT(mode)) and kind not in _FORMATS.get(form, frozenset()):
         raise Ambiguous(f"it is a {kind} by its type flag and something else by its mode {mode:o}")
@@ -102,7 +99,7 @@ def read_header(block: bytes) -> Header:
         block,
         flag,
         name,
-        target,
+        text(block[157:257], "link target"),
         mode & 0o7777,
         number(block[108:116], "uid", ID_MAX),
         number(block[116:124], "gid", ID_MAX),

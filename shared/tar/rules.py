@@ -30,7 +30,7 @@ class Rules:
     whiteouts: Whiteouts = "ordinary"
     """What a name with ``.wh.`` in front means (OCI image-spec, layer.md)."""
     foreign: bool = False
-    """Whether there may be records that only other programs understand, and links that begin at the root."""
+    """Whether there may be records that only programs understand which do not unpack it."""
 
 
 CHECKPOINT: Final = Rules(frozenset({"file", "directory"}), any_name=False, whiteouts="refused")
