@@ -132,6 +132,8 @@ def text(field: bytes, what: str) -> bytes:
 
 
 def _check_sum(block: bytes) -> None:
+    if block[148] == 0x80:
+        raise Damaged("its header has no valid checksum")  # to Go, which takes only octal digits here
     wanted = number(block[148:156], "checksum")
     blanked = block[:148] + b" " * 8 + block[156:]
     unsigned = sum(blanked)

@@ -78,6 +78,13 @@ def test_number_in_the_forms_of_real_programs_is_taken(value: bytes) -> None:
     assert walked(header_changed(block("a"), 100, value) + END)[0].mode == 0o644
 
 
+def test_checksum_in_base_256_is_refused(refused: Refused) -> None:
+    header = block("a")
+    total = sum(header[:148] + b" " * 8 + header[156:])
+    with refused("ArchiveDamaged", "no valid checksum"):
+        walked(header[:148] + b"\x80" + total.to_bytes(7) + header[156:] + END)
+
+
 def test_device_node_needs_its_numbers(refused: Refused) -> None:
     with refused("ArchiveDamaged", "no valid major number"):
         walked(header_changed(block("a", kind=b"3"), 329, bytes(8)) + END, DIFF)
