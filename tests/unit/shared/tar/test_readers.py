@@ -102,7 +102,7 @@ def assert_lines_say(lines: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 @needs_gnu_tar
-@settings(max_examples=800, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(ARCHIVES)
 def test_changed_headers_are_refused_or_read_as_other_programs_do(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
