@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from shared.archive import CheckpointFiles
 from shared.criu.dump import Dump, dump_of
 from shared.criu.images import ImageDirectory
-from shared.judge import table
+from shared.judge.descriptors import descriptors_file
+from shared.judge.table import DANGERS, RULES
 from shared.judge.writing import ImageFile
 
 
@@ -28,8 +29,10 @@ def read(files: CheckpointFiles, *, directory: str = "checkpoint") -> Reading:
     """
     images = ImageDirectory(files, directory)
     dump = dump_of(images)
-    for module in table.MODULES:
-        for refused in module.relations(images, dump):
+    for danger in DANGERS:
+        for refused in danger.relations(images, dump):
             raise refused
-    written = [each for module in table.MODULES for each in module.image_files(images, dump, table.RULES)]
+    copied = images.copied()
+    written = [each for danger in DANGERS for each in danger.image_files(copied, dump, RULES)]
+    written.append(descriptors_file(images))
     return Reading(images, dump, tuple(sorted(written, key=lambda each: each.name)))
