@@ -83,7 +83,7 @@ def test_socket_on_a_volume_that_the_pod_has_read_only_is_not_touched(
         there.bind(str(node.path(f"{ON_NODE}/there.sock")))
     before = node.sh(f"stat -c '%i %U %a %y %z' {ON_NODE} {ON_NODE}/there.sock")
     readers = replace(on_volume, spec=replace(on_volume.spec, mounts=(VolumeMount("/data", ON_NODE, read_only=True),)))
-    with pytest.raises(CriError, match="SocketExceeds: .* has /data read-only"):
+    with pytest.raises(CriError, match=r"SocketExceeds: .* has /data read-only"):
         restored(kubelet, readers, socket_at("/data/there.sock"))
     assert node.sh(f"stat -c '%i %U %a %y %z' {ON_NODE} {ON_NODE}/there.sock") == before
 
