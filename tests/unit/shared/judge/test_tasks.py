@@ -266,6 +266,16 @@ def test_aio_ring_is_an_area_of_its_own() -> None:
     assert "AIO ring" in refusal(area(status=areas.AIO_RING, flags=1))
 
 
+def test_aio_ring_of_a_process_with_another_root_is_refused() -> None:
+    def elsewhere(dump: SyntheticDump) -> None:
+        reg = pb.RegFileEntry(id=9, name=b"/srv", mnt_id=147, mode=0o040755)
+        dump.images["files.img"].append(pb.FileEntry(type=1, id=9, reg=reg))
+        set_fields(dump.images["fs-1.img"][0], root_id=9)
+
+    written(elsewhere)
+    assert "another root" in refusal(aio, elsewhere)
+
+
 REFUSED: dict[str, tuple[Change, str]] = {
     "pid above all": (
         both(tree(1, pid=1 << 23, threads=[1 << 23]), lambda dump: renumber(dump, 2, 1 << 23)),
