@@ -41,6 +41,7 @@ from shared.criu.areas import (
     has_own_pages,
     mapped_file,
     open_flags,
+    written_files,
 )
 from shared.criu.criu_pb2 import MmEntry
 from shared.criu.decode import damaged
@@ -222,6 +223,16 @@ def _check_rings(mm: MmEntry, name: str, root: OpenFile | None) -> None:
             raise field_refused(name, ring, "id", ring.id, "an area that is a ring begins there")
     if rings:
         raise damaged(name, f"has an AIO ring at {min(rings):#x} of which nothing else is said")
+
+
+def files_written_by_mappings(images: ImageDirectory, dump: Dump) -> set[tuple[str, int]]:
+    """Kind and id of each file that CRIU opens for reading and writing, because a process has it mapped shared."""
+    return {
+        found
+        for task in dump.tasks
+        if task.alive
+        for found in written_files(images.one(Kind.MM, MmEntry, task.pid).vmas)
+    }
 
 
 def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[ImageFile]:

@@ -574,6 +574,13 @@ def test_what_any_container_may_do_is_not_refused(change: Change, pod: Security)
     check_dump(read(made), spec(pod), spec(pod), PodIdentity())
 
 
+@pytest.mark.parametrize("policy", [0x40000000, 0x40000003])
+def test_policy_that_children_do_not_inherit_takes_no_right(policy: int) -> None:
+    made = synthetic_dump(Security())
+    made.core(1).thread_core.sched_policy = policy
+    check_dump(read(made), spec(Security()), spec(Security()), PodIdentity())
+
+
 def threads_of_a_filter(flags: int) -> SyntheticDump:
     """A process with a filter, and a thread of it that CRIU wrote none of."""
     made = synthetic_dump(Security(seccomp=True), 1)
