@@ -67,6 +67,8 @@ class SocketOptions:
     """SO_PRIORITY; socket(7): more than 6 takes CAP_NET_ADMIN."""
     buffer_bytes: int = 0
     """The larger of SO_SNDBUF and SO_RCVBUF."""
+    reuse_address: bool = False
+    """SO_REUSEADDR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,8 @@ def _options(entry: FileEntry) -> SocketOptions | None:
     for part in (entry.isk, entry.usk, entry.psk, entry.nlsk):
         if part.HasField("opts"):
             opts = part.opts
-            return SocketOptions(opts.so_mark, opts.so_priority, max(opts.so_sndbuf, opts.so_rcvbuf))
+            buffer_bytes = max(opts.so_sndbuf, opts.so_rcvbuf)
+            return SocketOptions(opts.so_mark, opts.so_priority, buffer_bytes, opts.reuseaddr)
     return None
 
 

@@ -180,9 +180,9 @@ FIELDS: Final[Fields] = {
         "ino": derived(_UNREAD),
         "protocol": bounded("the kernel has 32 protocols (MAX_LINKS)", _within(0, 31)),
         "state": bounded(
-            "connected or not; a socket connected to the kernel is restored unconnected, for CRIU would connect it to "
-            "a group that nobody chose",
-            _within(0, 1),
+            "none, connected, or closed as the kernel tells of others; a socket connected to the kernel is restored "
+            "unconnected, for CRIU would connect it to a group that nobody chose",
+            _only(0, 1, 7),
         ),
         "flags": _FLAGS,
         "portid": free("any process may bind to a free number, and CRIU takes another one for one that is not"),
