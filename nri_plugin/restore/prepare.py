@@ -18,6 +18,7 @@ from nri_plugin.restore.links import check_links
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.plan_files import write_plan
+from nri_plugin.restore.pull_rights import Puller, WantedImage
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from shared import contract
@@ -54,7 +55,7 @@ def prepare(
             if image.layered and request.checkpoint is None:
                 plan.write("remove", "")
             if restores(request):
-                admit(node, config, request, image, report, answer)
+                admit(node, config, request, image, report, answer, cancelled)
                 cache.remember(image, request.checkpoint or request.image)
                 restore(node, config, request, plan, image, report, answer, cancelled)
             else:
@@ -98,6 +99,8 @@ def restore(
             f"restores it. On CRI-O, allowed_annotations of the handler must have {contract.CRIU_CONFIG} "
             "(nri-restore node configure)",
         )
+    if request.native:
+        check_native_base(node, puller(node, config, request, cancelled), record)
     with report.phase("verify"):
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         special = opened.special + node.special_in_diff(opened)
@@ -120,9 +123,16 @@ def restore(
 
 
 def admit(
-    node: Node, config: Config, request: RestoreRequest, image: StoredImage, report: RestoreReport, answer: Answer
+    node: Node,
+    config: Config,
+    request: RestoreRequest,
+    image: StoredImage,
+    report: RestoreReport,
+    answer: Answer,
+    cancelled: Event,
 ) -> None:
-    """What the node's administrator says; a signature that was not seen yet is fetched after the answer."""
+    """What the node's administrator says, and whether the pod could pull the image; registries are asked after the
+    answer."""
     with report.phase("policy"):
         policy.check_pod(config.policy, request)
         policy.check_image_size(config.policy, image)
@@ -130,10 +140,24 @@ def admit(
         others = [each.name for each in node.containerd.images_by_digest(image.target)]
         names = [request.checkpoint or request.image, *others]
         policy.check_registry(config.policy, names)
+    # The kubelet verifies the pod's own image where it is new enough, and CRI-O has no way to be asked.
+    if request.checkpoint is not None or (config.policy.node_images == "verify" and not node.containerd.layered_only):
+        wanted = WantedImage("checkpoint image", image.chain_id, image.target, names)
+        pod = puller(node, config, request, cancelled)
+        if not pod.may(wanted):
+            answer(None)
+            with report.phase("pull rights"):
+                pod.require(wanted)
     if not node.signatures.known(config, image):
         answer(None)
         with report.phase("signature"):
             node.signatures.check(config, node.containerd, image, names)
+
+
+def puller(node: Node, config: Config, request: RestoreRequest, cancelled: Event) -> Puller:
+    """The pod as who pulls, or could pull, an image."""
+    logins = partial(node.logins, request.subject)
+    return Puller(node.pull_rights, node.containerd, config.policy, request.subject, logins, cancelled)
 
 
 def restores(request: RestoreRequest) -> bool:
@@ -224,14 +248,16 @@ def find_checkpoint(
             policy.check_registry(node.config.policy, [request.checkpoint])
         answer(None)
         with report.phase("pull"):
-            pull(
+            pod = puller(node, node.config, request, cancelled)
+            login = pull(
                 containerd,
                 request.checkpoint,
                 timeout_s=node.config.limits.pull_s,
                 cancelled=cancelled,
-                logins=partial(node.logins, request.subject),
+                logins=pod.logins,
             )
             found = find_image(containerd, request.checkpoint)
+            pod.granted(found.chain_id, request.checkpoint, login)
     if not found.is_checkpoint:
         raise Refused(
             "NotACheckpoint",
@@ -292,6 +318,16 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
     )
 
 
+def check_native_base(node: Node, pod: Puller, record: api.Container) -> None:
+    """Whether the pod could pull the image that the runtime's own restore created the container from.
+
+    The checkpoint named it, not the pod, so the kubelet has not verified it; raises PullNotAllowed.
+    """
+    base = find_image(node.containerd, record.image)
+    names = [each.name for each in node.containerd.images_by_digest(base.target)]
+    pod.require(WantedImage(rootfs.BASE, base.chain_id, base.target, names))
+
+
 def prepare_rootfs(
     node: Node,
     config: Config,
@@ -311,8 +347,7 @@ def prepare_rootfs(
             files,
             rootfs.Pulling(
                 config.limits.pull_s,
-                cancelled,
-                partial(node.logins, request.subject),
+                puller(node, config, request, cancelled),
                 partial(policy.check_base_registry, config.policy),
                 always=config.policy.base_pull == "Always",
             ),
