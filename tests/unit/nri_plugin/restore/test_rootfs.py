@@ -16,7 +16,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore import rootfs
 from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.plan import Plan
-from nri_plugin.restore.pull_rights import Puller, WantedImage
+from nri_plugin.restore.pull_rights import Puller
 from shared.archive import open_checkpoint
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.metadata import read_checkpoint
