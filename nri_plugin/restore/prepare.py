@@ -99,8 +99,6 @@ def restore(
             f"restores it. On CRI-O, allowed_annotations of the handler must have {contract.CRIU_CONFIG} "
             "(nri-restore node configure)",
         )
-    if request.native:
-        check_native_base(node, puller(node, config, request, cancelled), record)
     with report.phase("verify"):
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         special = opened.special + node.special_in_diff(opened)
@@ -316,16 +314,6 @@ def check_base(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) ->
         f"{f' ({named})' if named != request.image else ''}; use that image, or name the container the checkpoint "
         f"belongs to with {contract.POD_CHECKPOINT}.<container>",
     )
-
-
-def check_native_base(node: Node, pod: Puller, record: api.Container) -> None:
-    """Whether the pod could pull the image that the runtime's own restore created the container from.
-
-    The checkpoint named it, not the pod, so the kubelet has not verified it; raises PullNotAllowed.
-    """
-    base = find_image(node.containerd, record.image)
-    names = [each.name for each in node.containerd.images_by_digest(base.target)]
-    pod.require(WantedImage(rootfs.BASE, base.chain_id, base.target, names))
 
 
 def prepare_rootfs(
