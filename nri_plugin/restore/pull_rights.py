@@ -43,7 +43,7 @@ class PullRights:
 
     def __init__(self, state: Path) -> None:
         self.records = PullRecords(state / "pulls")
-        self.asking: dict[object, Future[tuple[str, Login | None]]] = {}
+        self.asking: dict[object, Future[None]] = {}
         self.guard = threading.Lock()
 
 
@@ -83,11 +83,8 @@ class Puller:
             return
         names = self._repositories(wanted.names)
         logins = {name: tuple(self.logins(name)) for name in names}
-        rights = [self._login_right(wanted.chain_id, name, login) for name in names for login in logins[name]]
-        if any(self.rights.records.knows(*right) for right in rights):
-            self._remember_pod(wanted.chain_id)
-            return
-        self.granted(wanted.chain_id, *self._ask_once(wanted, logins))
+        if not self._remembered(wanted, logins):
+            self._ask_once(wanted, logins)
 
     def granted(self, chain_id: str, name: str, login: Login | None) -> None:
         """Remembers that the registry gave the image: to everybody, or to this pod and others with its login."""
@@ -102,6 +99,15 @@ class Puller:
         return knows("everybody", wanted.chain_id) or (
             bool(self.subject.pod_uid) and knows("pod", wanted.chain_id, self.subject.namespace, self.subject.pod_uid)
         )
+
+    def _remembered(self, wanted: WantedImage, logins: Mapping[str, Sequence[Login]]) -> bool:
+        """Whether the pod, or who has one of its logins, was granted the image; then the pod needs no login again."""
+        if self._known(wanted):
+            return True
+        rights = [self._login_right(wanted.chain_id, name, login) for name in logins for login in logins[name]]
+        if found := any(self.rights.records.knows(*right) for right in rights):
+            self._remember_pod(wanted.chain_id)
+        return found
 
     def _remember_pod(self, chain_id: str) -> None:
         if self.subject.pod_uid:
@@ -129,30 +135,34 @@ class Puller:
                     found.append(oci.parse_reference(name).name)
         return list(dict.fromkeys(found))[:REPOSITORIES_MAX]
 
-    def _ask_once(self, wanted: WantedImage, logins: Mapping[str, Sequence[Login]]) -> tuple[str, Login | None]:
+    def _ask_once(self, wanted: WantedImage, logins: Mapping[str, Sequence[Login]]) -> None:
         """Asks the registries; pods that would ask the same at the same time share the answer."""
         key = (wanted.chain_id, wanted.digest, self.subject.namespace, tuple(logins.items()))
         while True:
             with self.rights.guard:
                 running = self.rights.asking.get(key)
                 if running is None:
-                    mine: Future[tuple[str, Login | None]] = Future()
+                    mine: Future[None] = Future()
                     self.rights.asking[key] = mine
             if running is None:
                 break
             try:
-                return running.result()
+                running.result()
             except Unavailable as error:
-                if error.reason != "Cancelled" or self.cancelled.is_set():
-                    raise
+                if error.reason == "Cancelled" and not self.cancelled.is_set():
+                    continue  # that was the other pod's end
+                raise
+            self._remembered(wanted, logins)
+            return
         try:
-            answer = self._ask(wanted, logins)
+            # Another pod may have had its answer since this one looked.
+            if not self._remembered(wanted, logins):
+                self.granted(wanted.chain_id, *self._ask(wanted, logins))
         except BaseException as error:
             mine.set_exception(error)
             raise
         else:
-            mine.set_result(answer)
-            return answer
+            mine.set_result(None)
         finally:
             with self.rights.guard:
                 del self.rights.asking[key]
