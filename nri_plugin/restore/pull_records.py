@@ -49,6 +49,7 @@ class PullRecords:
         """Notes a right that was granted just now; what cannot be written is asked for again next time."""
         try:
             record = self._record(right)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(record, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             os.utime(record)
             self._prune()

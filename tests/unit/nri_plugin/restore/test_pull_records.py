@@ -92,6 +92,16 @@ def test_folder_that_cannot_be_written_keeps_no_restore_from_going_on(
     assert "so the registry is asked again" in caplog.text
 
 
+def test_folder_that_somebody_deleted_is_made_again(records: PullRecords) -> None:
+    records.remember(*RIGHT)
+    for path in records.directory.iterdir():
+        path.unlink()
+    records.directory.rmdir()
+    assert not records.knows(*RIGHT)
+    records.remember(*RIGHT)
+    assert records.knows(*RIGHT)
+
+
 def test_many_at_once_remember_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         records = PullRecords(tmp_path / "pulls")
