@@ -52,6 +52,8 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	"Can't open file proc/"*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
 	"Can't open file "*' on restore: No such file or directory' | 'File '*' has bad size '*)
 		printf 'OpenFileDiffers: a process has a file open that is not there as it was; what volumes and /dev/shm hold is not part of a checkpoint, so give the pod the same volume with that file in it, or take a new checkpoint when the file is closed: %s' "$why" ;;
+	"Can't open file "*' on restore: Read-only file system')
+		why=${why#"Can't open file "} && printf 'WritableFileOpen: the checkpoint has /%s open for writing, which the pod mounts read-only; remove readOnly from that volumeMount, or take a new checkpoint when the file is closed' "${why% on restore: *}" ;;
 	*': Too many levels of symbolic links')
 		printf 'FileExceeds: a file or Unix socket of the checkpoint has a link on the way to its path, which CRIU does not follow here; give the program a path without links (below /var/run they may be), and take a new checkpoint: %s' "$why" ;;
 	*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
