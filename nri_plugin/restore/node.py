@@ -13,6 +13,7 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
+from nri_plugin.restore.cgroup_image import without_cgroups
 from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
@@ -115,6 +116,7 @@ class Node:
                     special = read_tmpfs(files, dump.mounts)
                     images = ImageDirectory(files, "checkpoint")
                     replaced = {**without_host_name(images, dump), **without_following(images, dump)}
+                    replaced |= without_cgroups(dump)
                     if not dump.sockets_established:
                         # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
                         inventory = files.read("checkpoint/inventory.img", 1 << 20)
