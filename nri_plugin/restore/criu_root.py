@@ -103,8 +103,8 @@ def _system(root: Path) -> Iterator[Bind]:
         elif Path(path).is_dir():
             yield Bind.same(path, "all ro")
     for path in SETTINGS:
-        if Path(path).is_dir():
-            yield Bind.same(path, "ro")
+        (root / path[1:]).mkdir(parents=True, exist_ok=True)
+        yield Bind.same(path, "ro any")
     for path in COPIED:
         with suppress(FileNotFoundError):
             shutil.copyfile(path, root / path[1:])

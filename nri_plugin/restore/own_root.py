@@ -2,12 +2,13 @@
 
 ``python own_root.py RUNTIME PLAN FOLDER BELOW ROOTFS``: PLAN/criu-mounts has entries ``OPTIONS``, ``SOURCE``,
 ``TARGET``, each ended by a zero byte: a bind mount of SOURCE at TARGET in PLAN/criu-root, with its mounts below
-(``all``), read-only (``ro``), all in it hidden that no other entry names (``shared``); ``kept`` is seen in such a mount
-and mounts nothing. ROOTFS comes to FOLDER/BELOW, where the runtime has it mounted for CRIU. Directories of PATH that are
-outside the system's are added, as is what lies beside criu there. PLAN/ns/ready says that all is done; the process then
-stays until its parent, the process RUNTIME, ends: a mount on the namespace's file could hold it too, but since Linux
-6.18 namespaces are not numbered in order, and the kernel takes some such mounts for loops (fs/namespace.c, mnt_ns_loop).
-Run while the runtime starts; stands alone, as cover.py does.
+(``all``), read-only (``ro``), left out where there is no SOURCE (``any``), all in it hidden that no other entry names
+(``shared``); ``kept`` is seen in such a mount and mounts nothing. ROOTFS comes to FOLDER/BELOW, where the runtime has
+it mounted for CRIU. Directories of PATH that are outside the system's are added, as is what lies beside criu there.
+
+PLAN/ns/ready says that all is done; the process then stays until its parent, the process RUNTIME, ends. A mount on the
+namespace's file could hold it too, but since Linux 6.18 namespaces are not numbered in order, and the kernel takes some
+such mounts for loops (fs/namespace.c, mnt_ns_loop). Run while the runtime starts; stands alone, as cover.py does.
 
 Sources: mount(2), pivot_root(2) (the paragraph on "."), prctl(2).
 """
@@ -83,7 +84,7 @@ def main(runtime: str, plan: str, folder: str, below: str, rootfs: str) -> None:
     os.makedirs(place, exist_ok=True)  # noqa: PTH103
     words = Path(plan, "criu-mounts").read_text(errors="surrogateescape").split("\0")[:-1]
     for options, source, target in zip(words[::3], words[1::3], words[2::3], strict=True):
-        if options != "kept":
+        if options != "kept" and ("any" not in options or os.path.exists(source)):  # noqa: PTH110
             bind(options, source, root if target == "/" else f"{root}{target}")
         if "shared" in options:
             hide(plan, root, target, words[2::3])
