@@ -14,9 +14,9 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
+from nri_plugin.restore.cgroups import cgroup2_options
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
-from nri_plugin.restore.mounting import cgroup2_options
 from nri_plugin.restore.pull_rights import PullRights
 from nri_plugin.restore.signature import Signatures
 from nri_plugin.restore.verify import Verdict, Verdicts

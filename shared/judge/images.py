@@ -16,7 +16,7 @@ from typing import Final
 from shared.criu.dump import Dump
 from shared.criu.magic import MAGIC
 from shared.errors import Refused
-from shared.judge.rules import Fields, default, derived, free
+from shared.judge.rules import Fields, default, derived
 
 _FOREIGN: Final = default("the image is refused as a whole: CRIU would change the node's kernel by it")
 _CGROUP: Final = derived("no cgroup image is written: the processes stay where the runtime puts them, crun's too")
@@ -51,7 +51,6 @@ FIELDS: Final[Fields] = {
     "RestoreStatsEntry": dict.fromkeys(
         ("pages_compared", "pages_skipped_cow", "forking_time", "restore_time", "pages_restored"), _COUNTED
     ),
-    "Timeval": dict.fromkeys(("tv_sec", "tv_usec"), free("when a deleted file was last used, as any process may set it")),
 }  # fmt: skip
 
 _ACTED_ON: Final = frozenset({
