@@ -41,6 +41,9 @@ HERE = -100
 AS_EFFECTIVE = 0x200
 """AT_EACCESS."""
 CAPABILITIES_VERSION = 0x20080522
+AIO_RING_MAGIC = 0xA10A10A1
+STATFS_BYTES = 256
+"""More than struct statfs has (statfs(2)), which begins with the kind of file system."""
 NO_ID = 0xFFFFFFFF
 """Of no user or group: setfsuid(2) changes nothing then, and says what there is."""
 
@@ -123,8 +126,17 @@ def open_files(pid: int) -> Iterator[tuple[str, str]]:
         links = (folder / "cwd", folder / "root", folder / "exe")
         for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
             shown = str(link.readlink())
-            if shown.startswith("/") and not (shown.endswith(" (deleted)") and not link.stat().st_nlink):
+            if shown.startswith("/") and not (shown.endswith(" (deleted)") and (not link.stat().st_nlink or aio(link))):
                 yield str(link)[len("/proc/") :], shown
+
+
+def aio(link: Path) -> bool:
+    """Whether the link is to a ring of aio(7), a file that no path leads to (linux fs/aio.c, aio_private_file)."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    found = ctypes.create_string_buffer(STATFS_BYTES)
+    failed = _libc.fstatfs(descriptor, found)
+    os.close(descriptor)
+    return not failed and struct.unpack_from("=l", found.raw)[0] & 0xFFFFFFFF == AIO_RING_MAGIC
 
 
 def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -> str | None:
