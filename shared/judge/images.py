@@ -51,7 +51,7 @@ FIELDS: Final[Fields] = {
     "RestoreStatsEntry": dict.fromkeys(
         ("pages_compared", "pages_skipped_cow", "forking_time", "restore_time", "pages_restored"), _COUNTED
     ),
-    "Timeval": dict.fromkeys(("tv_sec", "tv_usec"), free("when a deleted file was last used, as any process may set it")),
+    "Timeval": dict.fromkeys(("tv_sec", "tv_usec"), free("times of a deleted file, which any process may set")),
 }  # fmt: skip
 
 _ACTED_ON: Final = frozenset({

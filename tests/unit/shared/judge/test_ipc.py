@@ -181,9 +181,9 @@ QUEUE = pb.IpcMsgEntry(desc=owner(), qbytes=1, qnum=1)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (content(Kind.IPC_SEM, pb.IpcSemEntry(desc=owner(), nsems=5), bytes(8)), "in the middle of an object's content"),
+        (content(Kind.IPC_SEM, pb.IpcSemEntry(desc=owner(), nsems=5), bytes(8)), "in the middle of an object"),
         (content(Kind.IPC_MSG, QUEUE), "in the middle of a length"),
-        (content(Kind.IPC_MSG, QUEUE, pb.IpcMsg(mtype=1, msize=9), bytes(8)), "in the middle of an object's content"),
+        (content(Kind.IPC_MSG, QUEUE, pb.IpcMsg(mtype=1, msize=9), bytes(8)), "in the middle of an object"),
         (content(Kind.IPC_MSG, b"\xff\xff\xff\x7f"), "in the middle of a message"),
         (lambda made: made.raw.update({"ipcns-sem-11.img": b"x" * 8}), "does not start with the magic number"),
         (memory(in_pagemaps=False), "as CRIU before 3.0 wrote it"),

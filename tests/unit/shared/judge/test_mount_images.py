@@ -161,7 +161,7 @@ def test_mount_that_the_pod_does_not_have_is_refused(name: str) -> None:
     made, live = synthetic_dump(ORDINARY), spec(ORDINARY)
     change, why = REFUSED[name]
     change(made)
-    found = [each for each in mount_tree_refusals(read(made), live)]
+    found = list(mount_tree_refusals(read(made), live))
     assert found and {each.reason for each in found} == {"MountTreeDiffers"}
     assert any(why in each.sentence for each in found), [each.sentence for each in found]
 
