@@ -1,9 +1,8 @@
-"""Puts a restored container's mount tree right: paths that the pod masks, and mounts that it gives with other access.
+"""Puts a restored container's mount tree right: paths that the pod masks, and volumes that are read-only below too.
 
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
-cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
-itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
-status 1. ``follow``: links on the mount are followed again. ``opened`` and ``judged``: where there are such entries, no
+cover a path below /proc or /sys; ``rro`` makes a mount read-only with all that is mounted below it. One that cannot be
+made so because something has a file open for writing there is printed, with exit status 1. ``follow``: links on the mount are followed again. ``opened`` and ``judged``: where there are such entries, no
 process may have any other file open, nor one of these that is not the one at its path; one that is is printed first of
 all, with exit status 3. A ``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is
 open; one that is not is printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone:
@@ -92,13 +91,10 @@ def set_attributes(mount: int, *, on: int = 0, off: int = 0, flags: int = 0) -> 
     call(MOUNT_SETATTR, mount, b"", EMPTY_PATH | flags, attributes, ctypes.c_size_t(len(attributes)))
 
 
-def set_access(how: str, path: str) -> None:
-    """Exits with 1, printing the path, where a file is open for writing."""
+def read_only_below(path: str) -> None:
+    """Makes a mount read-only with all below it; exits with 1, printing the path, where a file is open for writing."""
     try:
-        if how == "rw":
-            set_attributes(opened(path), off=READ_ONLY)
-        else:
-            set_attributes(opened(path), on=READ_ONLY, flags=RECURSIVE if how == "rro" else 0)
+        set_attributes(opened(path), on=READ_ONLY, flags=RECURSIVE)
     except OSError as error:
         if error.errno == errno.EBUSY:
             print(path)
@@ -263,8 +259,8 @@ def main(pid: int, file: str) -> None:
     for how, path in wanted:
         if how in ("opened", "judged", "user"):
             continue
-        if how in ("ro", "rro", "rw"):
-            set_access(how, path)
+        if how == "rro":
+            read_only_below(path)
             continue
         if how == "follow":
             set_attributes(opened(path), off=NO_FOLLOW)

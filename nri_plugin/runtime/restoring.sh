@@ -9,6 +9,7 @@ mount_overlay() { # <command to run first, in the directory of the overlay's lin
 
 identity() { # the settings of the pod's IPC namespace, which a restore overwrites; "save" prints them, "load" reads stdin
 	ipc=''
+	[ -f "$plan/restores-ipc" ] || return 0
 	while read -r type path; do
 		[ "$type" = ipc ] && ipc=$path
 	done <"$plan/namespaces"
