@@ -2,12 +2,13 @@
 
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
 cover a path below /proc or /sys; ``rro`` makes a mount read-only with all that is mounted below it. One that cannot be
-made so because something has a file open for writing there is printed, with exit status 1. ``follow``: links on the mount are followed again. ``opened`` and ``judged``: where there are such entries, no
-process may have any other file open, nor one of these that is not the one at its path; one that is is printed first of
-all, with exit status 3. A ``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is
-open; one that is not is printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone:
-restore-runc knows no package. Nothing of the container is run or trusted: what covers is made outside, paths are walked
-without following links.
+made so because something has a file open for writing there is printed, with exit status 1. ``follow``: links on the
+mount are followed again. ``opened`` and ``judged``: where there are such entries, no process may have any other file
+open, nor one of these that is not the one at its path; one that is is printed first of all, with exit status 3. A
+``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is open; one that is not is
+printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no
+package. Nothing of the container is run or trusted: what covers is made outside, paths are walked without following
+links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2), faccessat2(2); numbers: the same on

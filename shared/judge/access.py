@@ -1,8 +1,8 @@
 """Mounts that the pod gives read-only, and what the checkpoint has open for writing on them.
 
-CRIU mounts the root and volumes as the pod has them (mount_images.py), so a file that is open for writing on one that is
-read-only could not be opened; this says so before. What is mounted below a volume, CRIU leaves as it is: where the pod
-asks for that to be read-only too, it is made so before the processes run.
+CRIU mounts the root and volumes as the pod has them (mount_images.py), so a file that is open for writing on one that
+is read-only could not be opened; this says so before. What is mounted below a volume, CRIU leaves as it is: where the
+pod asks for that to be read-only too, it is made so before the processes run.
 Sources: criu/mount-v2.c (do_bind_mount_v2), runc libcontainer/rootfs_linux.go (setRecAttr), KEP-3857 (recursive
 read-only mounts).
 """
