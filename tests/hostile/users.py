@@ -20,6 +20,10 @@ def as_user(forgery: Forgery, uid: int = USER, gid: int = USER) -> None:
         creds.groups[:] = [gid]
         if uid:
             creds.cap_prm[:] = creds.cap_eff[:] = creds.cap_inh[:] = creds.cap_amb[:] = [0, 0]
+    for entry in forgery.opened:
+        for field, part in entry.ListFields():
+            if field.message_type is not None and "fown" in field.message_type.fields_by_name and part.fown.pid:
+                part.fown.uid = part.fown.euid = uid
 
     def spec(document: dict[str, Any]) -> None:
         document["process"]["user"] = {"uid": uid, "gid": gid, "additionalGids": [gid]}

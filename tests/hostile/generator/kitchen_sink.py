@@ -17,15 +17,15 @@ from tests.e2e.node.registry import Registry
 from tests.e2e.node.roots import base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
 from tests.e2e.restoring import Taken, checkpointed, push_base
+from tests.hostile.attack import Victim
 
 PROGRAM: Final = "/sink.py"
 COMMAND: Final = ("/usr/bin/python3", "-I", "-S", PROGRAM)
 VOLUMES: Final = (VolumeMount("/read", "read", read_only=True), VolumeMount("/write", "write"))
-SPECS: Final[Mapping[str, ContainerSpec]] = {
-    "root": ContainerSpec("", "counter", COMMAND, mounts=VOLUMES, seccomp="RuntimeDefault"),
+SPECS: Final[Mapping[Victim, ContainerSpec]] = {
+    "sink": ContainerSpec("", "counter", COMMAND, mounts=VOLUMES, seccomp="RuntimeDefault"),
     "administrator": ContainerSpec("", "counter", COMMAND, mounts=VOLUMES, add_capabilities=("SYS_ADMIN",)),
 }
-"""By name of the pod; the user's is the first one's, made one (tests/hostile/users.py)."""
 RUNC_CONF: Final = "/etc/criu/runc.conf"
 OPTIONS: Final = "file-locks\next-unix-sk\nlink-remap\ntcp-established\n"
 """What a node's administrator lets CRIU dump."""
@@ -40,7 +40,8 @@ def _python_layer(root: Path) -> bytes:
     binary = (root / "usr/bin/python3").resolve()
     library = root / "usr/lib" / binary.name
     objects = [binary, *(library / "lib-dynload").glob("*.so")]
-    files = {str(path.relative_to(root)): path.read_bytes() for path in (*objects, *library.rglob("*.py")) if path.is_file()}
+    found = [path for path in (*objects, *library.rglob("*.py")) if path.is_file()]
+    files = {str(path.relative_to(root)): path.read_bytes() for path in found}
     files |= {name.lstrip("/"): (root / name.lstrip("/")).resolve().read_bytes() for name in _libraries(root, objects)}
     files[PROGRAM.lstrip("/")] = Path(__file__).with_name("sink.py").read_bytes()
     programs = {name: 0o755 for name in files if name.startswith(("usr/bin", "lib"))}
@@ -71,7 +72,7 @@ def _dumps_everything(node: Node) -> Iterator[None]:
             configuration.write_bytes(before)
 
 
-def take_sinks(node: Node, registry: Registry, folder: Path) -> dict[str, Taken]:
+def take_sinks(node: Node, registry: Registry, folder: Path) -> dict[Victim, Taken]:
     """Checkpoints of every sink in ``SPECS``, taken through the CRI of a containerd 2.x node."""
     base = push_base(registry, sink_image(base_root(node.flavour)), "sink:1")
     kubelet = Kubelet(node)
@@ -80,7 +81,7 @@ def take_sinks(node: Node, registry: Registry, folder: Path) -> dict[str, Taken]
             name: checkpointed(
                 kubelet,
                 folder,
-                PodSpec(f"sink-{name}"),
+                PodSpec(f"victim-{name}"),
                 replace(spec, image=base),
                 lambda each: len(printed(each)) > 2,
             )

@@ -23,6 +23,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -49,51 +50,58 @@ def checked(result: int) -> int:
     return result
 
 
-@keeps
-def regular_files() -> list[Any]:
-    path = f"{FOLDER}/file"
-    with open(path, "w") as file:
-        file.write("content\n" * 100)
-    appended = open(f"{FOLDER}/appended", "a")  # noqa: SIM115
-    appended.write("x")
-    appended.flush()
-    return [open("/etc/passwd"), open(path, "r+"), appended, os.open("/", os.O_RDONLY | os.O_DIRECTORY)]  # noqa: SIM115
-
-
-@keeps
-def deleted_file() -> Any:
-    file = open(f"{FOLDER}/deleted", "w+")  # noqa: SIM115
-    file.write("ghost")
-    file.flush()
-    os.unlink(file.name)
+def made(path: str, content: bytes = b"", flags: int = os.O_RDWR) -> int:
+    """A descriptor of a file of the container, made where there is none."""
+    file = os.open(path, flags | os.O_CREAT, 0o644)
+    if content:
+        os.write(file, content)
     return file
+
+
+@keeps
+def regular_files() -> Any:
+    return (
+        os.open("/etc/passwd", os.O_RDONLY),
+        made(f"{FOLDER}/file", b"content\n" * 100),
+        made(f"{FOLDER}/appended", b"x", os.O_WRONLY | os.O_APPEND),
+        os.open("/", os.O_RDONLY | os.O_DIRECTORY),
+        os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_PATH),
+    )
+
+
+@keeps
+def deleted_files() -> Any:
+    """One with a hole, which CRIU writes in chunks."""
+    found = []
+    for name, content in (("deleted", b"ghost"), ("sparse", b"end")):
+        found.append(made(f"{FOLDER}/{name}"))
+        os.lseek(found[-1], 100_000 if name == "sparse" else 0, os.SEEK_SET)
+        os.write(found[-1], content)
+        Path(FOLDER, name).unlink()
+    return found
 
 
 @keeps
 def volume_file() -> Any:
-    return open("/write/file", "w+")  # noqa: SIM115
+    return made("/write/file", b"of a volume")
 
 
 @keeps
 def device_files() -> Any:
-    return [os.open("/dev/null", os.O_RDWR), os.open("/dev/zero", os.O_RDONLY)]
+    return os.open("/dev/null", os.O_RDWR), os.open("/dev/zero", os.O_RDONLY)
 
 
 @keeps
 def file_in_dev() -> Any:
-    file = open("/dev/own", "w+")  # noqa: SIM115
-    file.write("in a tmpfs")
-    file.flush()
-    return file
+    return made("/dev/own", b"in a tmpfs")
 
 
 @keeps
 def file_locks() -> Any:
-    file = open(f"{FOLDER}/locked", "w+")  # noqa: SIM115
-    fcntl.flock(file, fcntl.LOCK_EX)
-    other = open(f"{FOLDER}/locked-part", "w+")  # noqa: SIM115
-    fcntl.lockf(other, fcntl.LOCK_EX, 10, 5)
-    return file, other
+    whole, part = made(f"{FOLDER}/locked"), made(f"{FOLDER}/locked-part")
+    fcntl.flock(whole, fcntl.LOCK_EX)
+    fcntl.lockf(part, fcntl.LOCK_EX, 10, 5)
+    return whole, part
 
 
 @keeps
@@ -118,8 +126,9 @@ def unix_pair_with_data() -> Any:
     """One packet has a descriptor with it."""
     one, other = socket.socketpair()
     one.sendall(b"queued")
-    with open("/etc/group") as file:
-        socket.send_fds(one, [b"with a file"], [file.fileno()])
+    file = os.open("/etc/group", os.O_RDONLY)
+    socket.send_fds(one, [b"with a file"], [file])
+    os.close(file)
     return one, other
 
 
@@ -150,6 +159,15 @@ def listening_sockets() -> Any:
         one.listen(5)
         made.append(one)
     return made
+
+
+@keeps
+def connection() -> Any:
+    listening = socket.create_server(("127.0.0.1", 7004))
+    connected = socket.create_connection(("127.0.0.1", 7004))
+    accepted, _ = listening.accept()
+    connected.sendall(b"in the queue")
+    return listening, connected, accepted
 
 
 @keeps
@@ -200,7 +218,7 @@ def event_descriptors() -> Any:
 
 @keeps
 def watches() -> Any:
-    os.makedirs("/dev/watched", exist_ok=True)
+    Path("/dev/watched").mkdir()
     watching = checked(LIBC.inotify_init1(0))
     checked(LIBC.inotify_add_watch(watching, b"/dev/watched", 0x300))
     return watching
@@ -225,8 +243,8 @@ def memory_files() -> Any:
     anonymous[0:4] = b"anon"
     private = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     private.madvise(mmap.MADV_DONTFORK)
-    mapped = open(f"{FOLDER}/file", "r+")  # noqa: SIM115
-    return one, shared, anonymous, private, mmap.mmap(mapped.fileno(), 100)
+    mapped = made(f"{FOLDER}/mapped", b"x" * 100)
+    return one, shared, anonymous, private, mmap.mmap(mapped, 100)
 
 
 @keeps
@@ -312,8 +330,8 @@ def own_settings() -> Any:
     LIBC.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
     LIBC.prctl(15, b"sink", 0, 0, 0)  # PR_SET_NAME
     resource.setrlimit(resource.RLIMIT_NPROC, (1000, 2000))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     os.umask(0o027)
     stack = ctypes.create_string_buffer(65536)
     own = struct.pack("PixxxxQ", ctypes.addressof(stack), 0, 65536)
