@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,15 +27,16 @@ ACCEPTED_KEPT: Final = 4
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """A mutation that nothing refused."""
+class Made:
+    """One mutation of one checkpoint."""
 
     sample: Victim
+    seed: int
+    number: int
     edits: tuple[Edit, ...]
-    verdict: Verdict
 
     def __str__(self) -> str:
-        return f"{self.sample}: {'; '.join(map(str, self.edits))}"
+        return f"{self.sample}, seed {self.seed}, number {self.number}: {'; '.join(map(str, self.edits))}"
 
 
 @dataclass
@@ -51,30 +52,25 @@ class Figures:
     compared: Counter[str] = field(default_factory=Counter)
     """How often a change was let through whose bounds a module keeps."""
     examples: dict[str, list[str]] = field(default_factory=dict)
-    accepted: list[Accepted] = field(default_factory=list)
+    accepted: list[Made] = field(default_factory=list)
 
-    def count(
-        self, sample: Sample, number: int, seed: int, edits: Sequence[Edit], forged: Forged, came: Outcome
-    ) -> None:
+    def count(self, made: Made, forged: Forged, came: Outcome) -> None:
         self.mutations += 1
         self.verdicts[came.verdict] += 1
         self.mutated |= forged.touched
-        shown = "; ".join(map(str, edits))
         if came.verdict is Verdict.REFUSED:
             self.reasons[came.why] += 1
             return
         if came.verdict is Verdict.HARMFUL:
             self.harmful.append(
-                f"harmful: {came.why}\n  {sample.name}, seed {seed}, number {number}: {shown}\n"
-                f"  --sample {sample.name} --try '{to_json(edits)}'"
+                f"harmful: {came.why}\n  {made}\n  --sample {made.sample} --try '{to_json(made.edits)}'"
             )
             return
         for each in came.changed:
             self.compared[each] += 1
             if len(known := self.examples.setdefault(each, [])) < EXAMPLES:
-                known.append(f"{sample.name}: {shown}")
-        if came.verdict is not Verdict.SAME or not len(self.accepted) % 2:
-            self.accepted.append(Accepted(sample.name, tuple(edits), came.verdict))
+                known.append(str(made))
+        self.accepted.append(made)
 
     def add(self, other: Figures) -> None:
         self.mutations += other.mutations
@@ -92,10 +88,10 @@ class Figures:
         """The last lines of a run."""
         verdicts = self.verdicts
         free = verdicts[Verdict.FREE] + verdicts[Verdict.WITHIN] + verdicts[Verdict.COMPARED]
+        refused, same, harmful = (verdicts[each] for each in (Verdict.REFUSED, Verdict.SAME, Verdict.HARMFUL))
         return [
             f"fields={len(EVERY)} ruled={ruled(rules, EVERY)} mutated={len(self.mutated & EVERY)}",
-            f"mutations={self.mutations} refused={verdicts[Verdict.REFUSED]} same={verdicts[Verdict.SAME]} "
-            f"free={free} harmful={verdicts[Verdict.HARMFUL]}",
+            f"mutations={self.mutations} refused={refused} same={same} free={free} harmful={harmful}",
         ]
 
     def details(self) -> Iterator[str]:
@@ -151,31 +147,25 @@ class Campaign:
         _current = self
         context = multiprocessing.get_context("fork")
         with context.Pool(processes) as pool:
-            for found in pool.imap(_batch, self._while_time(batches, ends)):
+            for found in pool.imap(_batch, ((*batch, ends) for batch in batches)):
                 figures.add(found)
         return figures
-
-    def _while_time(
-        self, batches: Iterable[tuple[int, int, int]], ends: float
-    ) -> Iterator[tuple[int, int, int, float]]:
-        return ((*batch, ends) for batch in batches)
 
     def batch(self, which: int, start: int, stop: int) -> Figures:
         figures = Figures()
         twin, mutations = self.twins[which], self.mutations[which]
         for number in range(start, stop):
-            edits = mutations.number(number)
+            made = Made(twin.sample.name, self.seed, number, tuple(mutations.number(number)))
             try:
-                forged = apply(twin.sample, edits)
+                forged = apply(twin.sample, made.edits)
             except NotPossible:
                 continue
-            came = outcome(twin, edits, forged, self.judge, self.rules)
-            figures.count(twin.sample, number, self.seed, edits, forged, came)
+            figures.count(made, forged, outcome(twin, made.edits, forged, self.judge, self.rules))
         figures.accepted = _spread(figures.accepted, ACCEPTED_KEPT)
         return figures
 
 
-def _spread(accepted: list[Accepted], most: int) -> list[Accepted]:
+def _spread(accepted: list[Made], most: int) -> list[Made]:
     """Some of them, from all over the list."""
     return accepted[:: max(1, len(accepted) // most)][:most]
 
