@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shared import oci
-from shared.archive import CheckpointFiles, open_checkpoint
-from shared.errors import RestoreError
+from shared.archive import CheckpointFiles, PlainStream, open_checkpoint
+from shared.errors import CheckpointInvalid, RestoreError
+from shared.tar import IMAGE, MemberWalk
 
 if TYPE_CHECKING:
     from kubectl_restore.image.base import AccessTo
@@ -84,16 +85,11 @@ def _kind(source: str, path: Path) -> str:
 def _is_oci_archive(path: Path) -> bool:
     """By its first members: what writes an OCI archive puts ``oci-layout`` among them."""
     try:
-        with tarfile.open(path, "r:") as archive:
-            for _ in range(8):
-                member = archive.next()
-                if member is None:
-                    return False
-                if member.name.removeprefix("./") in ("oci-layout", "index.json", "blobs"):
-                    return True
-    except (tarfile.TarError, OSError, ValueError):
-        return False
-    return False
+        with path.open("rb") as file:
+            members = MemberWalk(PlainStream(file.fileno()), str(path), IMAGE).members()
+            return any(member.name in ("oci-layout", "index.json", "blobs") for member in itertools.islice(members, 8))
+    except (CheckpointInvalid, OSError):
+        return False  # whoever opens it as a checkpoint says what is wrong with it
 
 
 def _image(kind: str, source: str, access: AccessTo) -> Image:

@@ -19,7 +19,7 @@ from shared.checkpoint_files import CheckpointFiles, Window, unreadable
 from shared.compression import Compression, Decompressed, sniff
 from shared.errors import CheckpointInvalid
 from shared.member_names import normalised, quoted
-from shared.tar import MemberWalk, TarMember
+from shared.tar import CHECKPOINT, MemberWalk, TarMember
 from shared.unpacked import UnpackedDirectory
 
 __all__ = ["CheckpointFiles", "Compression", "PlainStream", "open_checkpoint"]
@@ -110,7 +110,7 @@ class _PlainArchive(_Archive):
 
     def __init__(self, path: Path, descriptor: int, subdirectory: str) -> None:
         super().__init__(path, descriptor, subdirectory)
-        for member in MemberWalk(PlainStream(descriptor), str(path)).members():
+        for member in MemberWalk(PlainStream(descriptor), str(path), CHECKPOINT).members():
             self._keep(member)
 
     def open(self, name: str) -> BinaryIO:
@@ -128,7 +128,7 @@ class _CompressedArchive(_Archive):
         self._kept: dict[str, bytes] = {}
         kept_bytes = 0
         with _decompressed(descriptor, compression, str(path)) as stream:
-            walk = MemberWalk(stream, str(path))
+            walk = MemberWalk(stream, str(path), CHECKPOINT)
             for member in walk.members():
                 name = self._keep(member)
                 if name is not None and member.size <= min(KEPT_FILE_BYTES, KEPT_BYTES - kept_bytes):

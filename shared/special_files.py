@@ -1,4 +1,4 @@
-"""What of a tar archive unpacked by root needs a look before: device nodes, programs that raise rights, links.
+"""Finds what needs a look before root unpacks a tar archive: device nodes, programs that raise rights, links.
 
 Such archives are in a checkpoint twice: CRIU's images of tmpfs mounts, and the rootfs diff. They come from a
 container's own file system, so every kind of file is in order; the names in them are not trusted.
@@ -14,7 +14,7 @@ from typing import Literal
 
 from shared.errors import CheckpointInvalid
 from shared.member_names import quoted
-from shared.tar import EVERY, MemberWalk, TarMember, TarStream
+from shared.tar import DIFF, TMPFS, MemberWalk, TarMember, TarStream
 
 Kind = Literal["character device", "block device", "file", "symbolic link"]
 
@@ -37,19 +37,22 @@ class SpecialFile:
 def special_files(
     stream: TarStream, archive: str, top: str, *, limit_bytes: int, too_large: str, links: bool = True
 ) -> Iterator[SpecialFile]:
-    """Every special file of an archive that would be unpacked at ``top``; symbolic links unless ``links`` is false.
+    """Every special file of an archive that would be unpacked at ``top``.
 
+    ``links`` is true for the content of a tmpfs, which GNU tar unpacks, and false for a rootfs diff, which the runtime
+    unpacks below the root without following links out of it: symbolic links are no special files there.
     Raises CheckpointInvalid: ``too_large`` when the members claim more than ``limit_bytes``, TmpfsLink for a hard link
-    to anything but an earlier file of the archive (unless ``links`` is false), and what walking a tar archive raises.
+    in a tmpfs to anything but an earlier file of the archive, ArchiveAmbiguous for one in a rootfs diff that leads
+    outside, and what walking a tar archive raises.
     """
     files: set[str] = set()
     total = 0
-    for member in MemberWalk(stream, archive, EVERY).members():
+    for member in MemberWalk(stream, archive, TMPFS if links else DIFF).members():
         total += member.size
         if total > limit_bytes:
             raise CheckpointInvalid(too_large, f"{archive} unpacks to more than {limit_bytes} bytes")
-        if member.kind == "hard link" and links:
-            _check_link(member, files, archive)
+        if member.kind == "hard link":
+            (_check_tmpfs_link if links else _check_diff_link)(member, files, archive)
         if member.kind not in ("symbolic link", "directory"):
             files.add(member.name)
         if (found := _special(member, top)) and (links or found.kind != "symbolic link"):
@@ -60,7 +63,8 @@ def _special(member: TarMember, top: str) -> SpecialFile | None:
     raising = member.capabilities or member.mode & (stat.S_ISUID | stat.S_ISGID)
     if member.kind == "character device" or member.kind == "block device" or member.kind == "symbolic link":
         kind: Kind = member.kind
-    elif member.kind == "file" and raising:
+    elif member.kind in ("file", "hard link") and raising:
+        # containerd gives the mode, owner and attributes of a hard link's header to the file that it links to.
         kind = "file"
     else:
         return None
@@ -69,7 +73,17 @@ def _special(member: TarMember, top: str) -> SpecialFile | None:
     )
 
 
-def _check_link(member: TarMember, files: set[str], archive: str) -> None:
+def _check_diff_link(member: TarMember, files: set[str], archive: str) -> None:
+    """containerd begins at the root, containers/storage gives up; the target may be a file of the base image."""
+    if member.target.startswith("/") or ".." in member.target.split("/"):
+        raise CheckpointInvalid(
+            "ArchiveAmbiguous",
+            f"{archive}: {quoted(member.name)} is a hard link to {quoted(member.target)}, which leads outside the "
+            "archive, and runtimes differ in what that means; take a new checkpoint",
+        )
+
+
+def _check_tmpfs_link(member: TarMember, files: set[str], archive: str) -> None:
     """tar follows the target's own links where it is none of the archive's files."""
     target = member.target
     name = posixpath.normpath(target)

@@ -18,7 +18,7 @@ from shared.elf import HEAD_BYTES, read_elf
 from shared.metadata import Checkpoint
 from shared.preflight.files import Found
 from shared.special_files import SpecialFile, special_files
-from shared.tar import EVERY, MemberWalk, TarMember, TarStream
+from shared.tar import IMAGE, MemberWalk, TarMember, TarStream
 
 LAYER_BYTES_MAX: Final = 1 << 40
 _WHITEOUT: Final = ".wh."
@@ -120,7 +120,7 @@ class _Pass:
 
     def run(self, layer: Layer) -> None:
         stream = _stream(layer)
-        walk = MemberWalk(stream, layer.name, EVERY)
+        walk = MemberWalk(stream, layer.name, IMAGE)
         try:
             for member in walk.members():
                 self._see(member, walk.start)

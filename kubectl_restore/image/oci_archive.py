@@ -31,9 +31,8 @@ from kubectl_restore.image.source import FileRange, Literal, Source, Stream
 from shared import oci
 from shared.archive import PlainStream
 from shared.errors import CheckpointInvalid, RestoreError
-from shared.tar import EVERY, MemberWalk
+from shared.tar import BLOCK_BYTES, IMAGE, MemberWalk
 
-_BLOCK: Final = 512
 _UNKNOWN: Final = "sha256:" + "0" * 64
 
 
@@ -45,7 +44,7 @@ class ArchiveImages:
         whole = FileRange.whole(path)
         try:
             with path.open("rb") as file:
-                walk = MemberWalk(PlainStream(file.fileno()), str(path), EVERY)
+                walk = MemberWalk(PlainStream(file.fileno()), str(path), IMAGE)
                 members = [member for member in walk.members() if member.kind == "file"]
         except (CheckpointInvalid, OSError) as error:
             raise RestoreError("LayoutInvalid", f"{path} is no plain OCI archive: {error}") from error
@@ -111,8 +110,8 @@ class ArchiveDestination:
         index = oci.encode(new_index(index_entry(self._reference, manifest)))
         with self._writing():
             for name, content in ((LAYOUT_FILE, LAYOUT_MARK), (INDEX_FILE, index)):
-                self._file.write(_header(name, len(content)) + content + bytes(-len(content) % _BLOCK))
-            self._file.write(bytes(2 * _BLOCK))
+                self._file.write(_header(name, len(content)) + content + bytes(-len(content) % BLOCK_BYTES))
+            self._file.write(bytes(2 * BLOCK_BYTES))
             self._file.close()
             self._temporary.replace(self._path)
 
@@ -123,7 +122,7 @@ class ArchiveDestination:
             for piece in measurement.tee(self._progress.track(label, source.size, source.pieces())):
                 self._file.write(piece)
             measured = measurement.result()
-            self._file.write(bytes(-measured.size % _BLOCK))
+            self._file.write(bytes(-measured.size % BLOCK_BYTES))
             end = self._file.tell()
             self._file.seek(start)
             if measured.digest in self._written:

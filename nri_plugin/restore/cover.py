@@ -112,7 +112,10 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def open_files(pid: int) -> Iterator[tuple[str, str]]:
-    """Link below /proc, and the path it shows, of all that the processes have open, mapped, or work in."""
+    """Link below /proc, and the path it shows, of all that the processes have open, mapped, or work in.
+
+    Not of deleted files, which no path leads to; but a name may end as the kernel shows those (linux fs/d_path.c).
+    """
     for process in tree(pid):
         folder = Path("/proc", str(process))
         if (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
@@ -120,7 +123,7 @@ def open_files(pid: int) -> Iterator[tuple[str, str]]:
         links = (folder / "cwd", folder / "root", folder / "exe")
         for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
             shown = str(link.readlink())
-            if shown.startswith("/") and not shown.endswith(" (deleted)"):
+            if shown.startswith("/") and not (shown.endswith(" (deleted)") and not link.stat().st_nlink):
                 yield str(link)[len("/proc/") :], shown
 
 

@@ -1,12 +1,13 @@
 """CRIU follows no link in the container's root and volumes while it makes something there, or opens files on volumes.
 
 By path and as root, CRIU makes deleted files again (criu/files-reg.c, create_ghost), removes and binds sockets
-(criu/sk-unix.c) and opens files; when it does the first, its root directory still is the node's. A link on the way, in
-an image's layer or put on a volume in that moment, would lead it there, by way of /proc/self/fd also later. So it
-restores from images of the mount tree in which those mounts have MS_NOSYMFOLLOW (mount(2), Linux 5.10; taken off again
-by mount_setattr(2), Linux 5.14, before the processes run: cover.py). CRIU gives mounts the flags of the image as they
-are (criu/mount-v2.c, do_mount_root_v2, do_bind_mount_v2; criu/mount.c before). A dump with files open in the root alone
-restores without: they are looked up before, or what was opened is looked at (shared/judge/places.py).
+(criu/sk-unix.c), watches files (criu/fsnotify.c) and opens them; when it does the first, its root directory still is
+the node's. A link on the way, in an image's layer or put on a volume in that moment, would lead it there, by way of
+/proc/self/fd also later. So it restores from images of the mount tree in which those mounts have MS_NOSYMFOLLOW
+(mount(2), Linux 5.10; taken off again by mount_setattr(2), Linux 5.14, before the processes run: cover.py). CRIU gives
+mounts the flags of the image as they are (criu/mount-v2.c, do_mount_root_v2, do_bind_mount_v2; criu/mount.c before). A
+dump with files open in the root alone restores without: they are looked up before, or what was opened is looked at
+(shared/judge/places.py).
 
 Paths of files have no link in them, as the kernel told them. Addresses of sockets are what the process gave: for those
 below /var/run, a link to /run in every image that matters, the root keeps following. Where the root can be seen before,
@@ -28,7 +29,7 @@ from shared.criu.mounts import MountEntry
 from shared.criu.open_files import RegularFile, UnixSocket
 from shared.errors import Refused
 from shared.judge.paths import below, spelt_once, where
-from shared.judge.places import opens_on_volumes
+from shared.judge.places import opens_on_volumes, watches
 
 NO_FOLLOW: Final = 256
 """MS_NOSYMFOLLOW of linux/mount.h."""
@@ -53,7 +54,7 @@ def without_following(images: ImageDirectory, dump: Dump, release: str | None = 
 
 def held_mounts(dump: Dump, release: str | None = None) -> tuple[MountEntry, ...]:
     """The mounts on which CRIU follows no link, and which follow again afterwards."""
-    if not _known(release) or not (_makes(dump) or opens_on_volumes(dump)):
+    if not _known(release) or not (_unseen(dump) or opens_on_volumes(dump)):
         return ()
     return tuple(
         mount
@@ -69,11 +70,12 @@ def held_mounts(dump: Dump, release: str | None = None) -> tuple[MountEntry, ...
 
 def check_links(dump: Dump, *, root_unseen: bool, release: str | None = None) -> None:
     """Raises Refused for what needs links not to be followed where they would be: KernelUnfit, SocketExceeds."""
-    if not _known(release) and _makes(dump):
+    if not _known(release) and _unseen(dump):
         raise Refused(
             "KernelUnfit",
-            "the checkpoint has deleted files or Unix sockets with a path, and this node's kernel cannot keep CRIU "
-            "from following links when it makes them again; that takes Linux 5.14 or later",
+            "the checkpoint has deleted files, watched ones, such with a backslash in their name or Unix sockets with "
+            "a path, and this node's kernel cannot keep CRIU from following links to them; that takes Linux 5.14 or "
+            "later",
         )
     if root_unseen and _by_run(dump):
         raise Refused(
@@ -92,7 +94,7 @@ def check_root_links(dump: Dump, directories: Sequence[Path]) -> None:
         (run,) = look_up(directories, [_RUN]).values()
         if run is not None and run.kind == "symbolic link" and run.target not in ("/run", "../run"):
             raise _leads_elsewhere(_RUN)
-    paths = {file.path for file in dump.files if isinstance(file, RegularFile)}
+    paths = _file_paths(dump)
     paths |= {where(path) for path in _socket_paths(dump)}
     if _by_run(dump) and (odd := sorted(path for path in paths if "\\" in path)):
         raise _leads_elsewhere(odd[0])  # as names that are no UTF-8 are read; their own cannot be looked up
@@ -116,9 +118,16 @@ def _socket_paths(dump: Dump) -> list[str]:
     return [path for file in dump.files if isinstance(file, UnixSocket) and (path := file.path) is not None]
 
 
-def _makes(dump: Dump) -> bool:
-    """Whether CRIU makes something by its path."""
-    return bool(dump.ghosts or _socket_paths(dump))
+def _file_paths(dump: Dump) -> set[str]:
+    paths = {file.path for file in dump.files if isinstance(file, RegularFile)}
+    return paths | {watch.path for watch in watches(dump)}
+
+
+def _unseen(dump: Dump) -> bool:
+    """Whether nobody can look at what CRIU does by a path: it makes something, watches it, or the name is not clear."""
+    if dump.ghosts or _socket_paths(dump) or watches(dump):
+        return True
+    return any("\\" in path for path in _file_paths(dump))  # as names that are no UTF-8 are read
 
 
 def _by_run(dump: Dump) -> bool:

@@ -28,10 +28,15 @@ from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES, empty
 from nri_plugin.restore.plan import Plan
 from shared import oci
 from shared.archive import CheckpointFiles
+from shared.compression import Compression, sniff
 from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.metadata import BaseImage, Checkpoint
 
-LAYER_MAGIC = {b"\x1f\x8b": oci.LAYER_GZIP, b"\x28\xb5\x2f\xfd": oci.LAYER_ZSTD}
+MEDIA_TYPES = {
+    Compression.NONE: oci.LAYER,
+    Compression.GZIP: oci.LAYER_GZIP,
+    Compression.ZSTD: oci.LAYER_ZSTD,
+}
 
 
 @dataclass(frozen=True)
@@ -280,8 +285,8 @@ def apply_layer(containerd: Containerd, lease: str, layer: BinaryIO, mounts: Seq
     while chunk := layer.read(1 << 20):
         digest.update(chunk)
         size += len(chunk)
-    media_type = next((kind for magic, kind in LAYER_MAGIC.items() if start.startswith(magic)), oci.LAYER)
-    descriptor = api.Descriptor(media_type=media_type, digest=f"sha256:{digest.hexdigest()}", size=size)
+    # As it was judged: containerd must not take for a plain tar what we decompressed.
+    descriptor = api.Descriptor(media_type=MEDIA_TYPES[sniff(start)], digest=f"sha256:{digest.hexdigest()}", size=size)
     layer.seek(0)
     # Held before it is written: what is there already may be another container's, about to be collected.
     containerd.hold(lease, descriptor.digest, "content")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry, SeccompEntry
+from shared.criu.criu_pb2 import FileLockEntry, GhostFileEntry, PagemapEntry, RemapFilePathEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import Inventory, read_inventory
+from shared.criu.ipc import IpcObjects, read_ipc
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.namespaces import PodNamespaces, read_namespaces
 from shared.criu.open_files import (
@@ -25,16 +25,16 @@ from shared.criu.open_files import (
     read_files,
     read_terminals,
 )
+from shared.criu.seccomp_filters import SeccompFilter, read_filters
+from shared.criu.socket_queues import QueuedPacket, read_packets
 from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
-__all__ = ["Dump", "GhostFile", "check_structure", "read_dump"]
+__all__ = ["Dump", "GhostFile", "SeccompFilter", "check_structure", "dump_of", "read_dump"]
 
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2
-"""remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2 …"""
-_GHOST_BIT: Final = 1 << 31
-"""… and how CRIU before 1.5 marked a ghost (criu/files-reg.c, REMAP_GHOST)."""
+"""remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,6 @@ class GhostFile:
     gid: int
     device: int
     """st_rdev for a device node, else 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeccompFilter:
-    """One filter; the kernel runs it and those before it, and the strictest answer counts (seccomp(2))."""
-
-    program: bytes
-    """struct sock_filter after struct sock_filter (linux/filter.h)."""
-    previous: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +76,14 @@ class Dump:
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
     linked: frozenset[int] = frozenset()
     """Files by whose name CRIU opens another that was deleted (link-remap)."""
+    packets: tuple[QueuedPacket, ...] = ()
+    """What waits at Unix sockets, files in flight included."""
+    remapped: frozenset[int] = frozenset()
+    """Files that were deleted, and that CRIU makes again."""
     ended: frozenset[int] = frozenset()
     """Pids of processes that had ended, which CRIU makes again for a moment to open files of theirs below /proc."""
+    ipc: IpcObjects = field(default_factory=IpcObjects)
+    """System V objects, none where the dump's IPC namespace is the node's."""
 
     @property
     def root(self) -> Task:
@@ -134,7 +131,11 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
 
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath, ImagesTooOld, FileTooLarge.
     """
-    images = ImageDirectory(files, directory)
+    return dump_of(ImageDirectory(files, directory))
+
+
+def dump_of(images: ImageDirectory) -> Dump:
+    """As ``read_dump``; the messages stay with ``images``."""
     names = images.names()
     inventory = read_inventory(images)
     tasks = read_tasks(images)
@@ -142,8 +143,8 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
     if not tasks[0].alive:
         raise damaged(images.path(Kind.PSTREE.file()), "has a dead task for its root")
     root = tasks[0].ids
-    filters = _seccomp_filters(images)
-    remaps = images.entries(Kind.REMAP_FPATH, RemapFilePathEntry) if Kind.REMAP_FPATH.file() in images else []
+    filters = read_filters(images, alive)
+    remaps = _remaps(images)
     return Dump(
         inventory=inventory,
         tasks=tasks,
@@ -151,26 +152,19 @@ def read_dump(files: CheckpointFiles, *, directory: str = "checkpoint") -> Dump:
         files=read_files(images),
         descriptors=read_descriptors(images, dict.fromkeys(task.ids.files for task in alive)),
         ghosts=_ghosts(images, remaps),
-        linked=frozenset(entry.remap_id for entry in remaps if _kind(entry) == _LINKED),
+        linked=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _LINKED),
+        remapped=frozenset(entry.orig_id for entry in remaps if entry.remap_type == _GHOST),
         ended=frozenset(entry.remap_id for entry in remaps if entry.remap_type == _PROCFS),
         seccomp_filters=len(filters),
         file_locks=len(images.entries(Kind.FILE_LOCKS, FileLockEntry)) if Kind.FILE_LOCKS.file() in images else 0,
+        packets=read_packets(images),
         pod=read_namespaces(images, root, inventory.ids),
+        ipc=read_ipc(images, root.ipc_ns) if root.ipc_ns != inventory.ids.ipc_ns else IpcObjects(),
         images=names,
         terminals=read_terminals(images),
         filters=filters,
         wide_page_counts=_wide_page_counts(images, tasks[0].pid),
-        memory_bytes=sum(files.size(images.path(name)) for name in names if name.startswith("pages-")),
-    )
-
-
-def _seccomp_filters(images: ImageDirectory) -> tuple[SeccompFilter, ...]:
-    if Kind.SECCOMP.file() not in images:
-        return ()
-    return tuple(
-        SeccompFilter(each.filter, each.prev if each.HasField("prev") else None)
-        for entry in images.entries(Kind.SECCOMP, SeccompEntry)
-        for each in entry.seccomp_filters
+        memory_bytes=sum(images.files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
 
 
@@ -185,15 +179,19 @@ def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
     return any(run.HasField("nr_pages") for run in runs)
 
 
-def _kind(entry: RemapFilePathEntry) -> int:
-    if entry.HasField("remap_type"):
-        return entry.remap_type
-    return _GHOST if entry.remap_id & _GHOST_BIT else _LINKED
+def _remaps(images: ImageDirectory) -> list[RemapFilePathEntry]:
+    """CRIU before 1.8 did not write what kind of remap an entry is, and kept it in the number instead."""
+    if Kind.REMAP_FPATH.file() not in images:
+        return []
+    remaps = images.entries(Kind.REMAP_FPATH, RemapFilePathEntry)
+    if not all(entry.HasField("remap_type") for entry in remaps):
+        raise damaged(images.path(Kind.REMAP_FPATH.file()), "does not say how a file is remapped")
+    return remaps
 
 
 def _ghosts(images: ImageDirectory, remaps: Sequence[RemapFilePathEntry]) -> tuple[GhostFile, ...]:
     """Those that some open file is remapped to; a ghost image goes on with the file's content after its message."""
-    numbers = {entry.remap_id & ~_GHOST_BIT for entry in remaps if _kind(entry) == _GHOST}
+    numbers = {entry.remap_id for entry in remaps if entry.remap_type == _GHOST}
     return tuple(_ghost(images, number) for number in sorted(numbers))
 
 

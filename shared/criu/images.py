@@ -121,6 +121,11 @@ class ImageDirectory:
     _parsed: dict[str, list[Any]] = field(default_factory=dict)
     """Messages by image: what is judged is what was read, and what is written."""
 
+    def copied(self) -> ImageDirectory:
+        """The messages that were read, to be changed while these stay."""
+        parsed = {name: [_copy(message) for message in messages] for name, messages in self._parsed.items()}
+        return ImageDirectory(self.files, self.directory, self.budget, parsed)
+
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name
 
@@ -189,6 +194,12 @@ class ImageDirectory:
         if len(content) != size:
             raise damaged(name, "ends in the middle of its first message, or has too large a one")
         return decode(message, content, name)
+
+
+def _copy(message: Message) -> Message:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
 
 
 def wrong_magic(name: str, pattern: str) -> CheckpointInvalid:

@@ -1,6 +1,6 @@
 """A task's memory as the dump has it: its areas, how much of each was dumped, and bounded pieces of the content.
 
-Sources: images/{mm,vma,pagemap}.proto, criu/include/image.h (VMA_…, status of an area), criu/pagemap.c (the pages of a
+Sources: images/{mm,vma,pagemap}.proto, criu/pagemap.c (the pages of a
 pagemap lie one after the other in its pages image), linux/mman.h.
 """
 
@@ -12,6 +12,22 @@ from typing import Final, Literal
 
 from google.protobuf.message import DecodeError
 
+from shared.criu.areas import (
+    ANON_PRIVATE,
+    ANON_SHARED,
+    FILE_PRIVATE,
+    FILE_SHARED,
+    GUARD,
+    HEAP,
+    MEMFD,
+    SHADOW_STACK,
+    STACK,
+    SYSV_IPC,
+    UPROBES,
+    VDSO,
+    VSYSCALL,
+    VVAR,
+)
 from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, VmaEntry
 from shared.criu.decode import damaged
 from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, split
@@ -37,9 +53,6 @@ _PAGE_BYTES: Final = (4096, 16_384, 65_536)
 """The image does not say which of them an aarch64 or ppc64 kernel had; the size of the pages image does."""
 _PE_PRESENT: Final = 4
 _GROWSDOWN, _HUGETLB = 0x100, 0x40000
-_STACK, _VSYSCALL, _VDSO, _HEAP = 1 << 1, 1 << 2, 1 << 3, 1 << 5
-_FILE_PRIVATE, _FILE_SHARED, _ANON_SHARED, _ANON_PRIVATE = 1 << 6, 1 << 7, 1 << 8, 1 << 9
-_SYSV_IPC, _VVAR, _MEMFD, _SHADOW_STACK, _UPROBES = 1 << 10, 1 << 12, 1 << 14, 1 << 15, 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +110,18 @@ def read_address_space(images: ImageDirectory, pid: int) -> AddressSpace:
     name = images.path(Kind.MM.file(pid))
     _check_count(images, name, pid)
     mm = images.one(Kind.MM, MmEntry, pid)
+    # Guard regions (madvise(2), MADV_GUARD_INSTALL) follow the areas that they lie in, since CRIU 4.2.
+    vmas = [vma for vma in mm.vmas if not vma.status & GUARD]
     end = 0
-    for vma in mm.vmas:
+    for vma in vmas:
         if vma.start < end or vma.end <= vma.start:
             raise damaged(name, f"has an area at {vma.start:#x} that is empty, out of order or overlaps another")
         end = vma.end
     pages, unit = _pages_image(images, Kind.PAGEMAP, pid)
-    dumped = _dumped(mm.vmas, _runs(images, Kind.PAGEMAP, pid, unit))
+    dumped = _dumped(vmas, _runs(images, Kind.PAGEMAP, pid, unit))
     return AddressSpace(
         pid=pid,
-        areas=tuple(_area(vma, mm.mm_start_stack, size) for vma, size in zip(mm.vmas, dumped, strict=True)),
+        areas=tuple(_area(vma, mm.mm_start_stack, size) for vma, size in zip(vmas, dumped, strict=True)),
         executable=mm.exe_file_id,
         arguments=(mm.mm_arg_start, mm.mm_arg_end),
         environment=(mm.mm_env_start, mm.mm_env_end),
@@ -215,8 +230,8 @@ def _dumped(vmas: Sequence[VmaEntry], runs: Iterator[tuple[int, int, int]]) -> l
 
 def _area(vma: VmaEntry, start_stack: int, dumped_bytes: int) -> Area:
     status = vma.status
-    of_file = status & (_FILE_PRIVATE | _FILE_SHARED) and not status & _MEMFD
-    shared = status & (_FILE_SHARED | _ANON_SHARED | _SYSV_IPC)
+    of_file = status & (FILE_PRIVATE | FILE_SHARED) and not status & MEMFD
+    shared = status & (FILE_SHARED | ANON_SHARED | SYSV_IPC)
     letters = [letter if vma.prot >> bit & 1 else "-" for bit, letter in enumerate("rwx")]
     return Area(
         start=vma.start,
@@ -225,7 +240,7 @@ def _area(vma: VmaEntry, start_stack: int, dumped_bytes: int) -> Area:
         access="".join(letters) + ("s" if shared else "p"),
         offset=vma.pgoff,
         file=vma.shmid if of_file else None,
-        segment=vma.shmid if status & _ANON_SHARED and not status & _SYSV_IPC else None,
+        segment=vma.shmid if status & ANON_SHARED and not status & SYSV_IPC else None,
         dumped_bytes=dumped_bytes,
         huge=bool(vma.flags & _HUGETLB),
     )
@@ -233,18 +248,18 @@ def _area(vma: VmaEntry, start_stack: int, dumped_bytes: int) -> Area:
 
 def _kind(vma: VmaEntry, start_stack: int) -> AreaKind:
     status = vma.status
-    if status & (_VSYSCALL | _VDSO | _VVAR | _UPROBES):
+    if status & (VSYSCALL | VDSO | VVAR | UPROBES):
         return "kernel"
-    if status & _MEMFD:
+    if status & MEMFD:
         return "memfd"
-    if status & (_STACK | _SHADOW_STACK) or vma.flags & _GROWSDOWN or vma.start <= start_stack < vma.end:
+    if status & (STACK | SHADOW_STACK) or vma.flags & _GROWSDOWN or vma.start <= start_stack < vma.end:
         return "stack"
-    if status & _HEAP:
+    if status & HEAP:
         return "heap"
-    if status & _FILE_PRIVATE:
+    if status & FILE_PRIVATE:
         return "file"
-    if status & _FILE_SHARED:
+    if status & FILE_SHARED:
         return "shared file"
-    if status & (_ANON_SHARED | _SYSV_IPC):
+    if status & (ANON_SHARED | SYSV_IPC):
         return "shared"
-    return "anonymous" if status & _ANON_PRIVATE else "other"
+    return "anonymous" if status & ANON_PRIVATE else "other"

@@ -13,8 +13,10 @@ MOUNTS_MAX: Final = 100_000
 """Linux' own limit for a namespace (fs.mount-max)."""
 OPTIONS_BYTES_MAX: Final = 64 << 10
 """An overlay lists the folder of each of its layers."""
-MS_RDONLY: Final = 1
-_FILE_SYSTEMS: Final = {
+MOUNT_ID_MAX: Final = (1 << 31) - 1
+"""CRIU keeps it in an int, and takes 0 for one of its own (criu/include/mount.h, HELPER_MNT_ID)."""
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+FILE_SYSTEMS: Final = {
     1: "proc",
     2: "sysfs",
     3: "devtmpfs",
@@ -76,7 +78,11 @@ def read_mounts(images: ImageDirectory, namespaces: tuple[int, ...]) -> tuple[Mo
 
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImagePath.
     """
-    return tuple(mount for namespace in namespaces for mount in _namespace(images, namespace))
+    found = tuple(mount for namespace in namespaces for mount in _namespace(images, namespace))
+    if len({mount.id for mount in found}) != len(found):
+        # CRIU finds a mount by its number alone, in whichever namespace it comes first (mount.c, lookup_mnt_id).
+        raise damaged(images.path(Kind.MNTS.file(namespaces[-1])), "has a mount of another mount namespace")
+    return found
 
 
 def _namespace(images: ImageDirectory, namespace: int) -> list[MountEntry]:
@@ -84,11 +90,33 @@ def _namespace(images: ImageDirectory, namespace: int) -> list[MountEntry]:
     entries = images.entries(Kind.MNTS, MntEntry, namespace)
     if len(entries) > MOUNTS_MAX or len({entry.mnt_id for entry in entries}) != len(entries):
         raise damaged(name, "has too many mounts, or one twice")
-    return [_mount(entry, namespace, name) for entry in entries]
+    mounts = [_mount(entry, namespace, name) for entry in entries]
+    _check_tree(mounts, name)
+    return mounts
+
+
+def _check_tree(mounts: list[MountEntry], name: str) -> None:
+    """One root, and every other mount below it: of the rest, CRIU would mount nothing, or take it for a second root."""
+    parents = {mount.id: mount.parent for mount in mounts}
+    roots = [mount for mount in mounts if mount.parent not in parents or mount.parent == mount.id]
+    if len(roots) != 1 or roots[0].mountpoint != "/":
+        raise damaged(name, "has no mount at / that all others are in, or several")
+    reached = {roots[0].id}
+    for mount in mounts:
+        chain: list[int] = []
+        at = mount.id
+        while at not in reached and len(chain) <= len(mounts):
+            chain.append(at)
+            at = parents[at]
+        if at not in reached:
+            raise damaged(name, f"has the mount {mount.mountpoint} in itself")
+        reached.update(chain)
 
 
 def _mount(entry: MntEntry, namespace: int, name: str) -> MountEntry:
-    fstype = text(entry.fsname, name) if entry.fstype == _AUTO else _FILE_SYSTEMS.get(entry.fstype, "")
+    if not 0 < entry.mnt_id <= MOUNT_ID_MAX:
+        raise damaged(name, f"has the number {entry.mnt_id} for a mount")
+    fstype = text(entry.fsname, name) if entry.fstype == _AUTO else FILE_SYSTEMS.get(entry.fstype, "")
     return MountEntry(
         namespace=namespace,
         id=entry.mnt_id,

@@ -1,6 +1,7 @@
-"""What a restore would set in the container's UTS, IPC and network namespaces, which it shares with its pod.
+"""What a dump says of the namespaces that the container shared with its pod: UTS, IPC, network, at times PID.
 
-Sources: images/{utsns,ipc-var,netdev}.proto, criu/uts_ns.c, criu/ipc_ns.c (ipc_sysctl_req), criu/net.c.
+Sources: images/{utsns,ipc-var,netdev,pidns}.proto, criu/uts_ns.c, criu/ipc_ns.c (ipc_sysctl_req), criu/net.c,
+criu/pstree.c.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.criu.criu_pb2 import IpcVarEntry, NetnsEntry, UtsnsEntry
+from shared.criu.criu_pb2 import IpcVarEntry, NetnsEntry, PidnsEntry, UtsnsEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind, text
 from shared.criu.task_ids import TaskIds
@@ -40,6 +41,8 @@ class PodNamespaces:
     """As sysctl(8) names them, e.g. ``kernel.shmmax``; none when the dump has no IPC namespace of its own."""
     network_key: str | None
     """Set when the network namespace is handed in at restore, as runc does for a pod's."""
+    process_key: str | None = None
+    """Set when the PID namespace is handed in at restore, as runc does for one that the pod's containers share."""
 
 
 def read_namespaces(images: ImageDirectory, root: TaskIds, dumper: TaskIds) -> PodNamespaces:
@@ -53,7 +56,9 @@ def read_namespaces(images: ImageDirectory, root: TaskIds, dumper: TaskIds) -> P
         uts = images.one(Kind.UTSNS, UtsnsEntry, root.uts_ns)
         hostname, domainname = text(uts.nodename, name), text(uts.domainname, name)
     sysctls = _ipc_sysctls(images, root.ipc_ns) if root.ipc_ns != dumper.ipc_ns else {}
-    return PodNamespaces(hostname, domainname, sysctls, _network_key(images, root.net_ns))
+    return PodNamespaces(
+        hostname, domainname, sysctls, _network_key(images, root.net_ns), _process_key(images, root.pid_ns)
+    )
 
 
 def _ipc_sysctls(images: ImageDirectory, namespace: int) -> Mapping[str, str]:
@@ -69,3 +74,10 @@ def _network_key(images: ImageDirectory, namespace: int) -> str | None:
         return None
     entry = images.one(Kind.NETNS, NetnsEntry, namespace)
     return text(entry.ext_key, images.path(Kind.NETNS.file(namespace))) or None
+
+
+def _process_key(images: ImageDirectory, namespace: int) -> str | None:
+    if Kind.PIDNS.file(namespace) not in images:
+        return None
+    entry = images.one(Kind.PIDNS, PidnsEntry, namespace)
+    return text(entry.ext_key, images.path(Kind.PIDNS.file(namespace))) or None

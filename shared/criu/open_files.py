@@ -13,7 +13,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from shared.criu.criu_pb2 import FdinfoEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
+from shared.criu.criu_pb2 import FdinfoEntry, FhEntry, FileEntry, FownEntry, InetSkEntry, TtyInfoEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind, path_text, text
 
@@ -42,8 +42,10 @@ KINDS: Final = {
 """fdinfo.proto, fd_types; another number becomes ``unknown-<number>``."""
 NOT_RECORDED: Final = -1
 """In place of a mount's id (regfile.proto)."""
-_TCP_LISTEN: Final = 10
-_TCP_CLOSE: Final = 7
+_ESTABLISHED: Final = 1
+_LISTEN: Final = 10
+_CLOSE: Final = 7
+"""linux/tcp_states.h, of Unix sockets too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class SocketOptions:
     """SO_PRIORITY; socket(7): more than 6 takes CAP_NET_ADMIN."""
     buffer_bytes: int = 0
     """The larger of SO_SNDBUF and SO_RCVBUF."""
+    reuse_address: bool = False
+    """SO_REUSEADDR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,23 @@ class Pipe(OpenFile):
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A file or directory that a process is told about."""
+
+    path: str
+    mount: int
+    """MountEntry.id, or NOT_RECORDED: CRIU looks in the container's root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher(OpenFile):
+    """An inotify or fanotify file."""
+
+    watches: tuple[Watch, ...]
+    """Those of which CRIU has found the path."""
+
+
+@dataclass(frozen=True, slots=True)
 class InternetSocket(OpenFile):
     family: str
     """``ipv4`` or ``ipv6``."""
@@ -115,11 +136,17 @@ class InternetSocket(OpenFile):
     source_port: int
     destination: str
     destination_port: int
+    inode: int = 0
+    """Its image of a connection is named by it, in hexadecimal."""
 
     @property
     def connected(self) -> bool:
-        """Whether it is a TCP connection: neither listening nor closed."""
-        return self.protocol == socket.IPPROTO_TCP and self.state not in (_TCP_LISTEN, _TCP_CLOSE)
+        """Whether it is a TCP connection: neither listening nor closed.
+
+        CRIU asks for the other port instead (criu/sk-inet.c); shared/judge sees that both say the same.
+        """
+        tcp = self.protocol == socket.IPPROTO_TCP and self.type != socket.SOCK_RAW
+        return tcp and self.state not in (_LISTEN, _CLOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +192,26 @@ class UnixSocket(OpenFile):
     """What a relative path starts from."""
     outside: bool = False
     """Whether CRIU is to have it from who calls it, from a plugin, or not at all (criu/sk-unix.c, USK_…)."""
+    mount: int = NOT_RECORDED
+    """MountEntry.id where its path is, or NOT_RECORDED."""
+    deleted: bool = False
+    """Whether its path was removed; CRIU makes it for a moment."""
+    uid: int | None = None
+    """Owner of what is at the path; None: not recorded."""
+    gid: int | None = None
+    backlog: int = 0
+    """Connections that may wait at a listening socket."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether CRIU gives it its name again: an end of a connection only tells the listening socket's name."""
+        return bool(self.name) and (self.type == socket.SOCK_DGRAM or self.state != _ESTABLISHED)
 
     @property
     def path(self) -> str | None:
-        """As the process gave it, with links on the way; None for a socket without one."""
+        """As the process gave it, with links on the way; None for a socket that gets none."""
+        if not self.bound:
+            return None
         bare = self.name.split(b"\0", 1)[0].decode(errors="backslashreplace")
         if not bare:
             return None
@@ -239,7 +282,8 @@ def _options(entry: FileEntry) -> SocketOptions | None:
     for part in (entry.isk, entry.usk, entry.psk, entry.nlsk):
         if part.HasField("opts"):
             opts = part.opts
-            return SocketOptions(opts.so_mark, opts.so_priority, max(opts.so_sndbuf, opts.so_rcvbuf))
+            buffer_bytes = max(opts.so_sndbuf, opts.so_rcvbuf)
+            return SocketOptions(opts.so_mark, opts.so_priority, buffer_bytes, opts.reuseaddr)
     return None
 
 
@@ -277,6 +321,11 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
                 name=usk.name,
                 folder=text(usk.name_dir, name),
                 outside=usk.uflags != 0,
+                mount=usk.mnt_id if usk.HasField("mnt_id") else NOT_RECORDED,
+                deleted=usk.deleted,
+                uid=usk.file_perms.uid if usk.HasField("file_perms") else None,
+                gid=usk.file_perms.gid if usk.HasField("file_perms") else None,
+                backlog=usk.backlog,
             )
         case "ns":
             return NamespaceFile(entry.id, kind, entry.nsf.ns_id)
@@ -286,9 +335,17 @@ def _of_kind(entry: FileEntry, name: str) -> OpenFile:
             return NetlinkSocket(entry.id, kind, nlsk.protocol, any(nlsk.groups), sends)
         case "timerfd":
             return TimerDescriptor(entry.id, kind, entry.tfd.clockid)
+        case "inotify" | "fanotify":
+            handles = [watch.f_handle for watch in entry.ify.wd] + [mark.ie.f_handle for mark in entry.ffy.mark]
+            return Watcher(entry.id, kind, tuple(_watch(each, name) for each in handles if each.path))
         case "tty":
             return Terminal(entry.id, kind, entry.tty.tty_info_id)
     return OpenFile(entry.id, kind)
+
+
+def _watch(handle: FhEntry, name: str) -> Watch:
+    path = path_text(handle.path, name, "path of a watched file")
+    return Watch(path, handle.mnt_id if handle.HasField("mnt_id") else NOT_RECORDED)
 
 
 def _same_id(outer: int, inner: int, name: str) -> None:
@@ -312,6 +369,7 @@ def _internet_socket(number: int, entry: InetSkEntry, name: str) -> InternetSock
         source_port=entry.src_port,
         destination=_address(entry.dst_addr, name),
         destination_port=entry.dst_port,
+        inode=entry.ino,
     )
 
 

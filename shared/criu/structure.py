@@ -8,31 +8,24 @@ libcontainer/criu_linux.go (descriptors.json), images/{mm,pagemap,seccomp}.proto
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import MmEntry, PagemapEntry, PagemapHead, SeccompEntry
+from shared.criu.criu_pb2 import MmEntry
 from shared.criu.decode import damaged
 from shared.criu.images import IMAGE_BYTES_MAX, ImageDirectory, Kind, header, split, wrong_magic
 from shared.criu.inventory import Inventory, read_inventory
 from shared.criu.magic import MAGIC
 from shared.criu.mounts import MountEntry, read_mounts
 from shared.criu.open_files import read_descriptors, read_files
+from shared.criu.pagemaps import check_pages, page_sizes, read_pagemap
+from shared.criu.seccomp_filters import read_filters
 from shared.criu.tasks import Task, read_tasks
 from shared.errors import CheckpointInvalid
 from shared.json_object import JsonObject, parse_json
 
 DESCRIPTORS: Final = "descriptors.json"
-PE_PARENT: Final = 1
-PE_PRESENT: Final = 4
-_PAGE_BYTES: Final = {"x86_64": (4096,), "s390": (4096,), "arm": (4096,)}
-_OTHER_PAGE_BYTES: Final = (4096, 16_384, 65_536)
-"""The image does not say which of them an aarch64 or ppc64 kernel had."""
-FILTERS_MAX: Final = 65_536
-_BPF_INSTRUCTION_BYTES: Final = 8
 _NUMBER: Final = re.compile(r"(?<=-)[0-9a-f]+(?=\.img$)")
 _HALF_WAY: Final = {kind.value: kind for kind in (Kind.CGROUP, Kind.IPC_VAR, Kind.NETNS, Kind.TIMENS, Kind.UTSNS)}
 """Images that CRIU reads when the processes are half made."""
@@ -60,7 +53,7 @@ def check_structure(files: CheckpointFiles, *, directory: str = "checkpoint") ->
             name = images.path(Kind.FDINFO.file(descriptor.table))
             raise damaged(name, f"has descriptor {descriptor.number} of a file that files.img does not have")
     _check_tables(images, alive, opened - {(each.kind, each.file) for each in descriptors})
-    _check_filters(images, alive)
+    read_filters(images, alive)
     _check_framing(images, names)
     _check_namespaces(images, inventory, alive, mounts)
     _check_memory(images, names, alive, opened)
@@ -97,37 +90,6 @@ def _check_framing(images: ImageDirectory, names: Sequence[str]) -> None:
                 pass
 
 
-def _check_filters(images: ImageDirectory, tasks: Sequence[Task]) -> None:
-    """CRIU follows ``prev`` without counting, and indexes an empty image without looking."""
-    name = images.path(Kind.SECCOMP.file())
-    used = {thread.seccomp_filter or 0 for task in tasks for thread in task.threads if thread.seccomp_mode == 2}
-    present = Kind.SECCOMP.file() in images
-    entries = images.entries(Kind.SECCOMP, SeccompEntry) if present else []
-    if len(entries) > 1:
-        raise damaged(name, f"has {len(entries)} messages instead of one")
-    if entries and len(entries[0].seccomp_filters) > FILTERS_MAX:
-        raise damaged(name, f"has {len(entries[0].seccomp_filters)} filters")
-    filters = list(entries[0].seccomp_filters) if entries else []
-    for start in range(len(filters)):
-        if len(filters[start].filter) % _BPF_INSTRUCTION_BYTES or not filters[start].filter:
-            raise damaged(name, f"has a filter {start} that is no list of instructions")
-    state = [0] * len(filters)
-    for start in range(len(filters)):
-        chain, index = [], start
-        while state[index] == 0:
-            state[index] = 1
-            chain.append(index)
-            if not filters[index].HasField("prev"):
-                break
-            index = filters[index].prev
-            if index >= len(filters) or state[index] == 1:
-                raise damaged(name, f"has a filter {chain[-1]} whose predecessor is missing or itself")
-        for index in chain:
-            state[index] = 2
-    if used and max(used) >= len(filters):
-        raise damaged(name, f"lacks the filter {max(used)} that a thread has")
-
-
 def _check_namespaces(
     images: ImageDirectory, inventory: Inventory, tasks: Sequence[Task], mounts: Sequence[MountEntry]
 ) -> None:
@@ -155,7 +117,7 @@ def _check_memory(
     images: ImageDirectory, names: Sequence[str], tasks: Sequence[Task], opened: set[tuple[str, int]]
 ) -> None:
     pages_users: dict[int, str] = {}
-    page_bytes = _PAGE_BYTES.get(tasks[0].machine, _OTHER_PAGE_BYTES) if tasks else (4096,)
+    page_bytes = page_sizes(tasks[0].machine)
     for task in tasks:
         mm = images.one(Kind.MM, MmEntry, task.pid)
         if ("reg", mm.exe_file_id) not in opened:
@@ -163,57 +125,12 @@ def _check_memory(
         for what, number in (("working directory", task.cwd_file), ("root directory", task.root_file)):
             if ("reg", number) not in opened:
                 raise damaged(images.path(Kind.FS.file(task.pid)), f"names a {what} that files.img does not have")
-        _check_pagemap(images, Kind.PAGEMAP, task.pid, page_bytes, pages_users)
+        check_pages(images, read_pagemap(images, Kind.PAGEMAP, task.pid, page_bytes[0]), page_bytes, pages_users)
     prefix = Kind.SHMEM_PAGEMAP.value.partition("%")[0]
     for name in names:
         if name.startswith(prefix) and name.endswith(".img"):
-            _check_pagemap(images, Kind.SHMEM_PAGEMAP, name[len(prefix) : -len(".img")], page_bytes, pages_users)
-
-
-def _check_pagemap(
-    images: ImageDirectory, kind: Kind, number: int | str, page_bytes: Sequence[int], users: dict[int, str]
-) -> None:
-    name = images.path(kind.file(number))
-    pieces = images.stream(kind, number)
-    try:
-        pages_id = PagemapHead.FromString(next(pieces)).pages_id
-        pages = _count_pages(pieces, name, min(page_bytes))
-    except StopIteration:
-        raise damaged(name, "is empty") from None
-    except DecodeError as error:
-        raise damaged(name, "has a message that does not decode") from error
-    if pages_id in users:
-        raise damaged(name, f"shares its pages with {users[pages_id]}")
-    users[pages_id] = name
-    file = images.path(f"pages-{pages_id}.img")
-    # CRIU creates an image with its first byte, so a process without private memory has no pages image
-    size = images.files.size(file) if pages or file in images.files else 0
-    if size not in (pages * unit for unit in page_bytes):
-        raise CheckpointInvalid(
-            "PagesSizeMismatch",
-            f"{file} has {size} bytes, but {name} lists {pages} pages of {page_bytes[0]}; the dump is incomplete",
-        )
-
-
-def _count_pages(pieces: Iterator[bytes], name: str, unit: int) -> int:
-    pages = 0
-    end = 0
-    parse = PagemapEntry.FromString
-    for piece in pieces:
-        entry = parse(piece)
-        flags = entry.flags if entry.HasField("flags") else PE_PRESENT
-        count = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
-        if flags & PE_PARENT or entry.in_parent:
-            raise CheckpointInvalid(
-                "ParentMissing", f"{name} needs the pages of an earlier dump; only whole dumps restore"
-            )
-        if not flags & PE_PRESENT:
-            raise CheckpointInvalid("PagesMissing", f"{name} has pages that were left on the node (a lazy dump)")
-        start = entry.vaddr
-        if start % unit or start < end or not count or (end := start + count * unit) > 1 << 64:
-            raise damaged(name, f"has pages at {start:#x} out of order, overlapping or not aligned")
-        pages += count
-    return pages
+            shared = read_pagemap(images, Kind.SHMEM_PAGEMAP, name[len(prefix) : -len(".img")], page_bytes[0])
+            check_pages(images, shared, page_bytes, pages_users)
 
 
 def _check_descriptors(images: ImageDirectory) -> None:

@@ -246,7 +246,7 @@ def _credentials(creds: CredsEntry, name: str) -> Credentials:
         permitted=_mask(creds.cap_prm, name),
         effective=_mask(creds.cap_eff, name),
         bounding=_mask(creds.cap_bnd, name),
-        ambient=_mask(creds.cap_amb, name),
+        ambient=_mask(creds.cap_amb, name) if creds.cap_amb else 0,  # written since CRIU 4.1
         securebits=creds.secbits,
         no_new_privs=bool(creds.no_new_privs),
         lsm_profile=text(creds.lsm_profile, name),
@@ -256,7 +256,10 @@ def _credentials(creds: CredsEntry, name: str) -> Credentials:
 
 
 def _mask(words: Sequence[int], name: str) -> int:
-    """CRIU stores a capability set as 32-bit words, the low one first (criu/include/linux CR_CAP_SIZE = 2)."""
-    if len(words) > 2:
+    """CRIU stores a capability set as two 32-bit words, the low one first, and reads two whatever there is.
+
+    Sources: criu/include/common/config.h (CR_CAP_SIZE), criu/cr-restore.c of 3.17 (rst_prep_creds_args).
+    """
+    if len(words) != 2:
         raise damaged(name, f"has a capability set of {len(words)} words")
     return sum(word << 32 * index for index, word in enumerate(words))

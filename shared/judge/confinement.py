@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 from shared.criu.dump import Dump
+from shared.criu.seccomp_filters import MODE_FILTER, shares_filters
 from shared.criu.tasks import Task, Thread
 from shared.errors import Refused
 from shared.judge.naming import name
@@ -17,8 +18,6 @@ from shared.judge.seccomp import Chains, exceeding
 from shared.spec import RuntimeSpec
 
 SECCOMP_DISABLED = 0
-SECCOMP_FILTER = 2
-"""prctl(2) PR_GET_SECCOMP: 1 is strict mode, which allows less than any filter."""
 SECBIT_KEEP_CAPS = 1 << 4
 """capabilities(7): the only one of the securebits that a process may set without CAP_SETPCAP."""
 PERSONALITIES = frozenset({0x0, 0x0008, 0x20000, 0x20008})
@@ -39,6 +38,7 @@ def confinement_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
         for thread in task.threads:
             yield from _privileges(task, thread, live)
             yield from _labels(task, thread, live)
+        for thread in task.threads[:1] if shares_filters(task, dump.filters) else task.threads:
             yield from _filters(dump, task, thread, live, chains)
 
 
@@ -87,7 +87,7 @@ def _filters(dump: Dump, task: Task, thread: Thread, live: RuntimeSpec, chains: 
             "set seccompProfile: Unconfined if that is meant, or take a new checkpoint",
         )
     last = thread.seccomp_filter or 0
-    if live.seccomp_profile is None or thread.seccomp_mode != SECCOMP_FILTER or not chains.is_new(last):
+    if live.seccomp_profile is None or thread.seccomp_mode != MODE_FILTER or not chains.is_new(last):
         return
     more = exceeding(dump.filters, last, live.seccomp_profile)
     if calls := list(itertools.islice(more, _SYSTEM_CALLS_SHOWN)):

@@ -47,7 +47,7 @@ def to_judge(dump: Dump, live: RuntimeSpec) -> Judged:
 
     An entry point of root that opens files and goes on as another user is common, and leaves no trace in a dump.
     """
-    if _within_reach(_ANY_FILE, live) or may_mount(live):
+    if within_reach(_ANY_FILE, live) or may_mount(live):
         return Judged()
     volumes = {spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None} - {"/"}
     paths = {
@@ -57,17 +57,20 @@ def to_judge(dump: Dump, live: RuntimeSpec) -> Judged:
         and any(f"{spelt_once(file.path)}/".startswith(f"{volume}/") for volume in volumes)
     }
     paths.discard(live.cwd)  # the runtime enters it with its own rights
-    searches = 1 << NAMES.index(_ANY_READING) if _within_reach(_ANY_READING, live) else 0
-    return Judged(tuple(sorted(paths)), _users(dump, live), searches) if paths else Judged()
+    searches = 1 << NAMES.index(_ANY_READING) if within_reach(_ANY_READING, live) else 0
+    return Judged(tuple(sorted(paths)), users_of(dump, live), searches) if paths else Judged()
 
 
-def _within_reach(capability: str, live: RuntimeSpec) -> bool:
-    """Root has it from the start; others by ambient capabilities, a setuid program or file capabilities."""
+def within_reach(capability: str, live: RuntimeSpec) -> bool:
+    """Whether a process of the live container could have it.
+
+    Root has it from the start; others by ambient capabilities, a setuid program or file capabilities.
+    """
     sets = live.capabilities
     return capability in sets.bounding and (live.uid == 0 or capability in sets.ambient or not live.no_new_privileges)
 
 
-def _users(dump: Dump, live: RuntimeSpec) -> tuple[FileUser, ...]:
+def users_of(dump: Dump, live: RuntimeSpec) -> tuple[FileUser, ...]:
     """The live container's own, and all that threads of the dump are or may change to."""
     found = {FileUser(live.uid, live.gid, live.additional_gids): None}
     for task in dump.tasks:

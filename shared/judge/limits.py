@@ -17,6 +17,8 @@ from shared.spec import RuntimeSpec
 
 ORDINARY_POLICIES = frozenset({0, 3, 5})
 """SCHED_OTHER, SCHED_BATCH and SCHED_IDLE (linux/sched.h)."""
+RESET_ON_FORK = 0x40000000
+"""sched(7): SCHED_RESET_ON_FORK takes rights away, so it takes no right to set."""
 
 
 def limit_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
@@ -42,7 +44,7 @@ def _resources(task: Task) -> Iterator[Refused]:
 
 def _scheduling(task: Task) -> Iterator[Refused]:
     for thread in task.threads:
-        if thread.sched_policy not in ORDINARY_POLICIES or thread.nice < 0:
+        if thread.sched_policy & ~RESET_ON_FORK not in ORDINARY_POLICIES or thread.nice < 0:
             how = f"nice {thread.nice}" if thread.nice < 0 else f"scheduling policy {thread.sched_policy}"
             yield Refused(
                 "SchedulerExceeds",

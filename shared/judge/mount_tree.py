@@ -10,6 +10,7 @@ something else, so mounts.py alone, which explains better, is not enough. Compar
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -24,26 +25,116 @@ CGROUPS: Final = "/sys/fs/cgroup"
 PROPAGATION: Final = frozenset(f"{r}{kind}" for r in ("", "r") for kind in ("private", "shared", "slave", "unbindable"))
 _HARMLESS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"})
 """What a container with CAP_SYS_ADMIN may mount by itself and that shows nothing of the node's disks."""
+_TERMINAL: Final = re.compile(r"/[0-9]{1,4}")
+"""A pseudoterminal in its devpts: CRIU makes as many as the number says (criu/tty.c, devpts_restore)."""
+_MISSING: Final = "which the pod's container does not have"
+
+
+class Tree:
+    """The dump's mounts by what the live container has at their places."""
+
+    def __init__(self, dump: Dump, live: RuntimeSpec) -> None:
+        self.dump = dump
+        self.live = live
+        self.mounts: Mapping[str, Mount] = {where(mount.destination): mount for mount in live.mounts}
+        self.masked = frozenset(map(where, live.masked_paths))
+        self.read_only = frozenset(map(where, live.readonly_paths))
+        self.own = [mount for mount in dump.mounts if mount.namespace == dump.root.ids.mnt_ns]
+        """In the container's own mount namespace, not in one that its processes made."""
+        numbers = {mount.id for mount in dump.mounts}
+        self._roots = {mount.id for mount in dump.mounts if mount.parent not in numbers or mount.parent == mount.id}
+        self._at: dict[tuple[str, int, str], MountEntry] = {}
+        self._whole: dict[tuple[int, str], MountEntry] = {}
+        for mount in dump.mounts:
+            if mount.namespace == dump.root.ids.mnt_ns:
+                self._at.setdefault((mount.mountpoint, mount.device, mount.root), mount)
+            if mount.external is None and mount.root == "/" and mount.id not in self._roots:
+                self._whole.setdefault((mount.device, mount.fstype), mount)
+
+    def is_root(self, mount: MountEntry) -> bool:
+        """Whether all others of its mount namespace are in it."""
+        return mount.id in self._roots
+
+    def original(self, mount: MountEntry) -> MountEntry | None:
+        """The container's own mount that a process' mount namespace has a copy of."""
+        if mount.namespace == self.dump.root.ids.mnt_ns or mount.external is not None:
+            return None
+        return self._at.get((mount.mountpoint, mount.device, mount.root))
+
+    def first_of(self, mount: MountEntry) -> MountEntry:
+        """The mount that CRIU makes of this file system, from which it binds the others."""
+        return self._whole.get((mount.device, mount.fstype), mount)
+
+    def is_cover(self, mount: MountEntry) -> bool:
+        """Whether it hides a directory of /proc or /sys, whether or not the live pod hides it too."""
+        path = where(mount.mountpoint)
+        return (
+            mount.fstype == "tmpfs"
+            and mount.readonly
+            and mount.root == "/"
+            and mount.external is None
+            and path not in self.mounts
+            and path.startswith(("/proc/", "/sys/"))
+            and path != CGROUPS
+        )
+
+    def shown_by(self, mount: MountEntry) -> MountEntry | None:
+        """The file system of which a read-only path of /proc or /sys, or the console, shows a part."""
+        path = where(mount.mountpoint)
+        if mount.external is not None or mount.namespace != self.dump.root.ids.mnt_ns:
+            return None
+        if path == "/dev/console" and self.live.terminal and mount.fstype == "devpts":
+            found = self.first_of(mount) if _TERMINAL.fullmatch(mount.root) else None
+        elif path in self.read_only and mount.fstype in ("proc", "sysfs"):
+            top = "/proc" if path.startswith("/proc/") else "/sys"
+            first = self.first_of(mount)
+            found = first if where(first.mountpoint) == top and mount.root == path.removeprefix(top) else None
+        else:
+            return None
+        return None if found is mount else found
+
+    def may_mount_itself(self, mount: MountEntry) -> bool:
+        """Whether a process of the pod could have mounted it."""
+        return (
+            "CAP_SYS_ADMIN" in self.live.capabilities.bounding
+            and mount.external is None
+            and mount.fstype in _HARMLESS
+            and mount.root == "/"
+        )
 
 
 def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
-    """MountTreeDiffers, naming the mount. Whether root and volumes are read-only is put right (access.py)."""
-    mounts = {where(mount.destination): mount for mount in live.mounts}
-    entries = [entry for entry in dump.mounts if entry.namespace == dump.root.ids.mnt_ns]
-    may_mount = "CAP_SYS_ADMIN" in live.capabilities.bounding
-    if not may_mount:
-        yield from _check_shape(entries)
-    for entry in entries:
-        path = where(entry.mountpoint)
-        if path == "/":
-            continue
-        why = _never(entry, mounts.get(path), live)
-        if not why and entry.external is not None:
-            why = _external(entry, path, mounts, live)
-        elif not why and not (may_mount and entry.fstype in _HARMLESS and entry.root == "/"):
-            why = _made(entry, path, mounts.get(path), live)
-        if why:
-            yield _differs(entry, why)
+    """MountTreeDiffers, naming the mount."""
+    tree = Tree(dump, live)
+    if "CAP_SYS_ADMIN" not in live.capabilities.bounding:
+        yield from _check_shape(tree.own)
+    for mount in dump.mounts:
+        if why := _why_not(mount, tree):
+            yield differs(mount, why)
+    yield from _check_devices(tree)
+
+
+def _why_not(mount: MountEntry, tree: Tree) -> str:
+    path = where(mount.mountpoint)
+    asked = tree.mounts.get(path)
+    if mount.deleted or mount.root.endswith("//deleted"):
+        return "of something deleted, which CRIU would delete again"
+    if mount.by_plugin:
+        return "by a plugin of CRIU"
+    if mount.mountpoint != spelt_once(mount.mountpoint):
+        return "which is not spelt as the kernel does"
+    if (path == "/") != tree.is_root(mount):
+        return "over the root"
+    if mount.namespace != tree.dump.root.ids.mnt_ns:
+        kept = tree.original(mount) is not None or tree.may_mount_itself(mount)
+        return "" if kept else "in a mount namespace of a process, which no mount of the container is like"
+    if path == "/":
+        return ""
+    if why := _sharing(mount, tree.live):
+        return why
+    if mount.external is not None:
+        return _external(mount, path, tree.mounts, tree.live)
+    return "" if tree.may_mount_itself(mount) else _made(mount, path, asked, tree)
 
 
 def _check_shape(entries: Sequence[MountEntry]) -> Iterator[Refused]:
@@ -53,29 +144,53 @@ def _check_shape(entries: Sequence[MountEntry]) -> Iterator[Refused]:
     for entry in entries:
         places[spelt_once(entry.mountpoint)] = entry
         if found.setdefault(where(entry.mountpoint), entry) is not entry:
-            yield _differs(entry, "twice, one over the other")
+            yield differs(entry, "twice, one over the other")
     for parent, entry in places.items():
         while parent != "/":
             parent = parent.rpartition("/")[0] or "/"
             if parent in places:
                 if places[parent].id != entry.parent:
-                    yield _differs(entry, f"not in the mount at {parent} that shows the place")
+                    yield differs(entry, f"not in the mount at {parent} that shows the place")
                 break
 
 
-def _never(entry: MountEntry, asked: Mount | None, live: RuntimeSpec) -> str:
-    """What no pod can ask for."""
-    if entry.deleted or entry.root.endswith("//deleted"):
-        return "of something deleted, which CRIU would delete again"
-    if entry.by_plugin:
-        return "by a plugin of CRIU"
-    options = (*(asked.options if asked else ()), live.rootfs_propagation)
-    if entry.shared_id and not {"shared", "rshared"}.intersection(options):
+def _check_devices(tree: Tree) -> Iterator[Refused]:
+    """CRIU binds one mount from another with the number of the same file system, so these are of one kind.
+
+    Others than tmpfs may be a volume's too: /proc and /sys are one file system for all who share the namespaces.
+    """
+    kinds: dict[int, str] = {}
+    volumes = {
+        mount.device
+        for mount in tree.own
+        if tree.is_root(mount) or (mount.external is not None and not is_mask(mount, tree.live))
+    }
+    for mount in tree.own:
+        if mount.external is not None or tree.is_root(mount):
+            continue
+        if mount.fstype == "tmpfs" and mount.device in volumes:
+            yield differs(mount, "which shows a volume or the root a second time")
+        elif kinds.setdefault(mount.device, mount.fstype) != mount.fstype:
+            yield differs(mount, f"with the number of a {kinds[mount.device]} file system")
+
+
+def _sharing(mount: MountEntry, live: RuntimeSpec) -> str:
+    shares, follows = takes_propagation(mount, live)
+    if mount.shared_id and not shares:
         return "shared with other namespaces, which the pod's container does not have"
-    taking = {"slave", "rslave", "shared", "rshared"}.intersection(options) or _follows(asked)
-    if entry.master_id and not taking and not entry.mountpoint.startswith(f"{CGROUPS}/"):
+    if mount.master_id and not follows:
         return "following another namespace's mounts, which the pod's container does not"
     return ""
+
+
+def takes_propagation(mount: MountEntry, live: RuntimeSpec) -> tuple[bool, bool]:
+    """Whether the live pod's mount there shares what is mounted in it, and whether it follows the node's."""
+    path = where(mount.mountpoint)
+    asked = next((each for each in live.mounts if where(each.destination) == path), None)
+    options = {*(asked.options if asked else ()), live.rootfs_propagation}
+    shares = bool(options & {"shared", "rshared"})
+    follows = bool(options & {"slave", "rslave"}) or _follows(asked) or mount.mountpoint.startswith(f"{CGROUPS}/")
+    return shares, shares or follows
 
 
 def _follows(asked: Mount | None) -> bool:
@@ -101,44 +216,35 @@ def _external(entry: MountEntry, path: str, mounts: Mapping[str, Mount], live: R
     return lost_flag(entry, found)
 
 
-def _made(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> str:
+def _made(entry: MountEntry, path: str, asked: Mount | None, tree: Tree) -> str:
     """Mounts of the spec, what runc puts over masked and read-only paths, a terminal."""
-    missing = "which the pod's container does not have"
-    if path in map(where, live.masked_paths):
-        return "" if _is_cover(entry) else "which is masked in the pod's container"
-    if path in map(where, live.readonly_paths):
-        top = "/proc" if path.startswith("/proc/") else "/sys"
-        same = entry.fstype in ("proc", "sysfs") and entry.root == path.removeprefix(top)
-        return "" if same and entry.readonly else "which is read-only in the pod's container"
+    if path in tree.masked:
+        return "" if tree.is_cover(entry) and not foreign_option(entry) else "which is masked in the pod's container"
+    if path in tree.read_only:
+        shown = entry.readonly and tree.shown_by(entry) is not None
+        return "" if shown else "which is read-only in the pod's container"
     if path == "/dev/console":
-        return "" if live.terminal and entry.fstype == "devpts" else missing
+        return "" if tree.shown_by(entry) is not None else _MISSING
     if path == CGROUPS or path.startswith(f"{CGROUPS}/"):
-        return _cgroup(entry, path, asked, live)
+        return _cgroup(entry, path, tree.mounts.get(CGROUPS))
     if asked is None:
         # Masked where it was dumped, and covered by a mount that shows nothing.
-        return "" if _is_cover(entry) and path.startswith(("/proc/", "/sys/")) else missing
+        return "" if tree.is_cover(entry) and not foreign_option(entry) else _MISSING
     if entry.fstype != asked.type or entry.root != "/":
-        return missing
+        return _MISSING
     return _access(entry, asked) or foreign_option(entry) or too_large(entry, asked)
 
 
-def _is_cover(entry: MountEntry) -> bool:
-    return entry.fstype == "tmpfs" and entry.readonly and entry.root == "/" and not foreign_option(entry)
+def _cgroup(entry: MountEntry, path: str, asked: Mount | None) -> str:
+    """Hierarchies of cgroup v1 are handed in, with a cgroup namespace too: a new mount would show the node's.
 
-
-def _cgroup(entry: MountEntry, path: str, asked: Mount | None, live: RuntimeSpec) -> str:
-    """Without a cgroup namespace, cgroup v1 hierarchies are handed in: a new mount would show the node's."""
-    kinds = {"cgroup2"} | ({"tmpfs"} if path == CGROUPS else set())
-    if any(namespace.type == "cgroup" for namespace in live.namespaces):
-        kinds.add("cgroup")
-    if (
-        (asked is None and path == CGROUPS)
-        or entry.fstype not in kinds
-        or (entry.fstype != "cgroup" and entry.root != "/")
-    ):
-        return "which the pod's container does not have"
+    Source: runc libcontainer/criu_linux.go (addCriuRestoreMount for each of getCgroupMounts).
+    """
+    kinds = {"cgroup2", "tmpfs"} if path == CGROUPS else {"cgroup2"}
+    if asked is None or entry.fstype not in kinds or entry.root != "/":
+        return _MISSING
     # The tmpfs that holds cgroup v1's hierarchies is writable in every container; they themselves are not.
-    return "" if entry.fstype == "tmpfs" or asked is None else _access(entry, asked)
+    return "" if entry.fstype == "tmpfs" else _access(entry, asked)
 
 
 def _access(entry: MountEntry, asked: Mount) -> str:
@@ -147,7 +253,7 @@ def _access(entry: MountEntry, asked: Mount) -> str:
     return lost_flag(entry, asked)
 
 
-def _differs(entry: MountEntry, why: str) -> Refused:
+def differs(entry: MountEntry, why: str) -> Refused:
     kind = f"{entry.fstype} " if entry.fstype else ""
     return Refused(
         "MountTreeDiffers",

@@ -1,16 +1,21 @@
-"""Which namespaces the restored tree would be in against those the live container gets.
+"""Which namespaces the restored tree would be in against those the live container gets, and what CRIU is told of them.
 
 CRIU makes a new namespace of a kind only where the dump had its own one; otherwise the tree stays in the namespace
-that CRIU itself runs in, which is the node's (criu/namespaces.c, root_ns_mask).
+that CRIU itself runs in (criu/namespaces.c, root_ns_mask). That is the node's, but for those that the runtime joins
+first: the pod's UTS, IPC and network namespace. CRIU sets a namespace up as the dump says only where it knows of it,
+so of the pod's UTS namespace it learns nothing, and of the IPC namespace only where objects must be made in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from shared.criu.dump import Dump
+from shared.criu.task_ids import TaskIds
+from shared.criu.tasks import Task
 from shared.errors import Refused
 from shared.spec import Namespace, RuntimeSpec
 
@@ -33,6 +38,8 @@ _OPENED: Final = ("network", "uts")
 restored, and without a connection to keep CRIU does not touch the network."""
 NETWORK_KEY: Final = "extRootNetNS"
 """Under which runc hands the pod's network in (libcontainer/criu_linux.go handleRestoringNamespaces)."""
+PROCESS_KEY: Final = "extRootPidNS"
+"""Likewise the PID namespace that the pod's containers share."""
 _PROC: Final = {"network": "net", "mount": "mnt"}
 """Names below /proc/<pid>/ns that differ from the spec's."""
 _SHARING: Final = {"network": "hostNetwork", "uts": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
@@ -56,7 +63,7 @@ def is_the_nodes(namespace: Namespace) -> bool:
 def namespace_refusals(
     dump: Dump, live: RuntimeSpec, *, shared: Callable[[Namespace], bool] = is_the_nodes
 ) -> Iterator[Refused]:
-    """NamespacesDiffer when the tree would join the node's, or change it, and NestedNamespaces."""
+    """NamespacesDiffer when the tree would join the node's, or make one that nobody handed in; NestedNamespaces."""
     root, outside = dump.root.ids, dump.inventory.ids
     own = {namespace.type for namespace in live.namespaces if not shared(namespace)}
     for kind, field in _KINDS.items():
@@ -84,16 +91,64 @@ def namespace_refusals(
             "the checkpointed container had a user namespace of its own; CRIU would map users as the checkpoint says, "
             "not as the node does, so take the checkpoint from a pod without hostUsers: false",
         )
-    network = next((namespace for namespace in live.namespaces if namespace.type == "network"), None)
-    if network and network.path and "network" in own and dump.pod.network_key != NETWORK_KEY:
+    if root.net_ns != outside.net_ns and dump.pod.network_key != NETWORK_KEY:
         yield Refused(
             "NamespacesDiffer",
             "the checkpoint would make a network namespace and set up addresses, routes and firewall in it, instead of "
             "using the pod's; take the checkpoint from a container of a pod",
         )
-    if dump.nested_namespaces and "CAP_SYS_ADMIN" not in live.capabilities.bounding:
+    yield from _process_refusals(dump, live)
+    yield from _nested_refusals(dump, live)
+
+
+def _process_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
+    """The PID namespace is the pod's exactly where it is handed in; else CRIU makes one."""
+    if dump.root.ids.pid_ns == dump.inventory.ids.pid_ns:
+        return
+    joined = any(namespace.type == "pid" and namespace.path for namespace in live.namespaces)
+    if dump.pod.process_key not in (None, PROCESS_KEY) or bool(dump.pod.process_key) != joined:
+        yield Refused(
+            "NamespacesDiffer",
+            f"the checkpoint {'shares' if dump.pod.process_key else 'does not share'} its processes with its pod, and "
+            f"this pod's container is to be otherwise; set shareProcessNamespace: {'false' if joined else 'true'}",
+        )
+
+
+def _nested_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
+    if not dump.nested_namespaces:
+        return
+    root = dump.root.ids
+    if "CAP_SYS_ADMIN" not in live.capabilities.bounding:
         yield Refused(
             "NestedNamespaces",
             "some process of the checkpoint is in namespaces of its own inside the container, which takes "
             "CAP_SYS_ADMIN and the pod does not grant it; add it to the container's capabilities if that is meant",
         )
+    elif any(replace(task.ids, mnt_ns=root.mnt_ns).namespaces != root.namespaces for task in dump.tasks if task.alive):
+        # Of network namespaces CRIU could make more, but only with programs of the node that do as the dump says.
+        yield Refused(
+            "NestedNamespaces",
+            "some process of the checkpoint is in a namespace of its own inside the container that is no mount "
+            "namespace, and CRIU cannot make that again; take a new checkpoint when no process is in such a one",
+        )
+
+
+def restored_namespaces(dump: Dump, task: Task) -> TaskIds:
+    """The ids that ``ids-<pid>.img`` of a living task must name for its namespaces; those that are no namespace stay.
+
+    All tasks are in the root's, mount namespaces aside. Where the root's number is the dumping CRIU's, CRIU sets
+    nothing up (pstree.c, get_clone_mask): the host name stays the pod's, and so do the limits of its IPC namespace
+    where no object is made again. A time namespace is made for every tree, from timens-0.img (cr-restore.c,
+    restore_task_with_children), a cgroup namespace never (cgroup.c, prepare_cgroup_namespace).
+    """
+    root, outside = dump.root.ids, dump.inventory.ids
+    return replace(
+        task.ids,
+        pid_ns=root.pid_ns,
+        net_ns=root.net_ns,
+        ipc_ns=root.ipc_ns if dump.ipc else outside.ipc_ns,
+        uts_ns=outside.uts_ns,
+        user_ns=outside.user_ns,
+        cgroup_ns=outside.cgroup_ns,
+        time_ns=outside.time_ns,
+    )

@@ -17,7 +17,7 @@ from shared.errors import Refused
 from shared.judge.devices import RUNTIME_DEVICES
 from shared.judge.mount_tree import uncovered
 from shared.judge.paths import below, is_mask, where
-from shared.judge.places import foreign, place_refusals
+from shared.judge.places import foreign, place_refusals, watches
 from shared.judge.sockets import socket_refusals
 from shared.judge.timers import timer_refusals
 from shared.judge.unix_sockets import unix_socket_refusals
@@ -26,7 +26,6 @@ from shared.spec import RuntimeSpec
 _NEEDS: Final = {
     "packetsk": ("CAP_NET_RAW", "a packet socket"),
     "tun": ("CAP_NET_ADMIN", "a tun device"),
-    "bpfmap": ("CAP_BPF", "a BPF map"),
     "fanotify": ("CAP_SYS_ADMIN", "a fanotify watch"),
 }
 _TERMINALS: Final = "/dev/pts/"
@@ -68,11 +67,14 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
             isinstance(file, RegularFile) and (file.mount, file.path) not in masks
         ):  # whoever opens a masked file gets the mask
             yield from _once(file)
-            yield from _path(file, masked, read_only)
+            writing = file.flags & os.O_ACCMODE != os.O_RDONLY
+            yield from _path(file.path, writing, masked, read_only)
             yield from _opener(file, live)
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
+    for watch in watches(dump):
+        yield from _path(watch.path, False, masked, read_only)
     yield from itertools.chain(
         place_refusals(dump, live, links),
         socket_refusals(dump, live),
@@ -85,8 +87,13 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     needed, what = _NEEDS.get(file.kind, ("", ""))
     rights = live.capabilities.bounding
-    if needed and needed not in rights and not (needed == "CAP_BPF" and "CAP_SYS_ADMIN" in rights):
+    if needed and needed not in rights:
         yield _needs(what, needed)
+    if file.kind == "bpfmap":
+        yield Refused(
+            "FileExceeds",
+            "the checkpoint has a BPF map open, which cannot be restored; take a new checkpoint when it is closed",
+        )
     if file.kind == "ext" or file.kind.startswith("unknown-") or (isinstance(file, RegularFile) and file.external):
         yield foreign("a file of the node")
     if isinstance(file, NamespaceFile):
@@ -122,20 +129,19 @@ def _once(file: RegularFile) -> Iterator[Refused]:
         )
 
 
-def _path(file: RegularFile, masked: Sequence[str], read_only: Sequence[str]) -> Iterator[Refused]:
-    path = where(file.path)
-    writing = (file.flags & os.O_ACCMODE) != os.O_RDONLY
+def _path(name: str, writing: bool, masked: Sequence[str], read_only: Sequence[str]) -> Iterator[Refused]:
+    path = where(name)
     hidden = below(path, masked)
     if hidden or (writing and below(path, read_only)):
         yield Refused(
             "ProtectedPathOpen",
-            f"the checkpoint has {file.path} open{'' if hidden else ' for writing'}, which the pod's container may not "
+            f"the checkpoint has {name} open{'' if hidden else ' for writing'}, which the pod's container may not "
             "reach; take the checkpoint from an unprivileged container",
         )
     parts = path.split("/")
     if parts[1] == "proc" and (_PROC_LINKS.intersection(parts[3:]) or _PROC_LINK_FOLDERS.intersection(parts[3:-1])):
         # Never the path of an open file, which is the link's target.
-        yield foreign(f"{file.path}, a file by way of a process' links,")
+        yield foreign(f"{name}, a file by way of a process' links,")
 
 
 def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:

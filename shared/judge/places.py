@@ -12,14 +12,17 @@ from collections.abc import Iterator, Set
 from pathlib import PurePosixPath
 
 from shared.criu.dump import Dump
-from shared.criu.open_files import NOT_RECORDED, RegularFile
+from shared.criu.open_files import NOT_RECORDED, RegularFile, Watch, Watcher
 from shared.errors import Refused
 from shared.judge.paths import spelt_once
 from shared.spec import RuntimeSpec
 
 
 def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[Refused]:
-    """FileExceeds. ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files."""
+    """FileExceeds, for open files and watched ones.
+
+    ``links``: of the tmpfs mounts that CRIU fills; those of the root are looked at with its files.
+    """
     for file in _files(dump):
         if file.id in dump.linked and file.mode is not None:
             # CRIU gives it a second name, opens it by that, and shows it as deleted (files-reg.c, rfi_remap).
@@ -28,16 +31,15 @@ def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[R
         return
     mounts = {mount.id: mount for mount in dump.mounts}
     points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
+    root = next((mount.id for mount in dump.mounts if mount.mountpoint == "/"), NOT_RECORDED)
     known = {spelt_once(link) for link in links}
-    for file in _files(dump):
-        path = spelt_once(file.path)
+    for name, number in _places(dump):
+        path = spelt_once(name)
         if known and any(each in known for each in (path, *map(str, PurePosixPath(path).parents))):
-            yield foreign(f"{file.path}, by way of a link,")
-        if file.mount == NOT_RECORDED:  # counts as of the root, where it must be then
-            continue
-        mount = mounts.get(file.mount)
+            yield foreign(f"{name}, by way of a link,")
+        mount = mounts.get(root if number == NOT_RECORDED else number)
         if mount is None or _innermost(points, mount.namespace, path) != spelt_once(mount.mountpoint):
-            yield foreign(f"{file.path}, a file on another mount than the one there,")
+            yield foreign(f"{name}, a file on another mount than the one there,")
 
 
 def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...]:
@@ -51,9 +53,17 @@ def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...
 
 
 def opens_on_volumes(dump: Dump) -> bool:
-    """Whether some file is open below what the runtime mounts; a mount that is a single file has nothing on the way."""
+    """Whether some file is open, or watched, below what the runtime mounts.
+
+    A mount that is a single file has nothing on the way.
+    """
     volumes = {mount.id: spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None}
-    return any(file.mount in volumes and spelt_once(file.path) != volumes[file.mount] for file in _files(dump))
+    return any(mount in volumes and spelt_once(path) != volumes[mount] for path, mount in _places(dump))
+
+
+def watches(dump: Dump) -> tuple[Watch, ...]:
+    """What processes are told about: no process has these open, so nobody can look at what CRIU has found there."""
+    return tuple(watch for file in dump.files if isinstance(file, Watcher) for watch in file.watches)
 
 
 def may_mount(live: RuntimeSpec) -> bool:
@@ -65,6 +75,12 @@ def foreign(what: str) -> Refused:
         "FileExceeds",
         f"the checkpoint has {what} open that does not belong to the container; such a file cannot be restored",
     )
+
+
+def _places(dump: Dump) -> Iterator[tuple[str, int]]:
+    """Path, and number of the mount, of all that CRIU opens by a path that the kernel told."""
+    yield from ((file.path, file.mount) for file in _files(dump))
+    yield from ((watch.path, watch.mount) for watch in watches(dump))
 
 
 def _files(dump: Dump) -> list[RegularFile]:

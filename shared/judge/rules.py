@@ -79,6 +79,8 @@ class Rules:
             message: {name: rule if _acts(rule) else None for name, rule in rules.items()}
             for message, rules in fields.items()
         }
+        self._enters: dict[str, bool] = {}
+        """Whether some rule below a message acts: most parts, such as registers, are passed over whole."""
 
     def apply(self, message: Message, image: str) -> None:
         """Refuses what no value of the field may be, and empties what is derived or has its default.
@@ -92,9 +94,18 @@ class Rules:
                 self._enforce(rule, message, field, value, image)
                 if rule.kind is not Kind.BOUNDED:
                     continue
-            if field.message_type is not None:
+            if field.message_type is not None and self._has_acting(field.message_type):
                 for part in value if field.is_repeated else (value,):
                     self.apply(part, image)
+
+    def _has_acting(self, message: Any) -> bool:
+        """``message``: its descriptor."""
+        if (known := self._enters.get(message.name)) is None:
+            self._enters[message.name] = False  # until it is known: a message may have parts of its own type
+            known = self._enters[message.name] = any(self._looked_at[message.name].values()) or any(
+                field.message_type is not None and self._has_acting(field.message_type) for field in message.fields
+            )
+        return known
 
     def _enforce(self, rule: Rule, message: Message, field: Any, value: Any, image: str) -> None:
         values = value if field.is_repeated else (value,)

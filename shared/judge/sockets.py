@@ -12,6 +12,7 @@ from typing import Final
 from shared.criu.dump import Dump
 from shared.criu.open_files import InternetSocket, NetlinkSocket, OpenFile
 from shared.errors import Refused
+from shared.judge.socket_places import socket_place_refusals
 from shared.spec import RuntimeSpec
 
 SOCK_RAW: Final = 3
@@ -23,6 +24,8 @@ LISTENED_BY_ALL: Final = frozenset({0, 4, 15, 16})
 """NETLINK_ROUTE, SOCK_DIAG, KOBJECT_UEVENT and GENERIC: whose groups anybody may listen to."""
 SENT_TO_BY_ALL: Final = frozenset({2})
 """NETLINK_USERSOCK."""
+_WITHOUT_PORTS: Final = frozenset({1, 58})
+"""IPPROTO_ICMP and ICMPV6 (linux/in.h): what a port is in the dump, is the identifier of an echo request."""
 _PORT_SYSCTL: Final = "net.ipv4.ip_unprivileged_port_start"
 _PORTS_KEPT: Final = 1024
 
@@ -30,6 +33,7 @@ _PORTS_KEPT: Final = 1024
 def socket_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """FileExceeds for raw sockets, SocketExceeds for ports and options that take a capability."""
     rights = live.capabilities.bounding
+    yield from socket_place_refusals(dump, live)
     for file in dump.files:
         yield from _netlink(file, rights)
         yield from _options(file, rights)
@@ -42,13 +46,19 @@ def socket_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
                 "to the container's capabilities if that is meant",
             )
         # A connection that a listening socket took has that one's port.
-        if 0 < file.source_port < _first_free_port(live) and "CAP_NET_BIND_SERVICE" not in rights:
+        low = _has_port(file) and 0 < file.source_port < _first_free_port(live)
+        if low and "CAP_NET_BIND_SERVICE" not in rights:
             yield Refused(
                 "SocketExceeds",
                 f"the checkpoint has port {file.source_port} bound, which takes CAP_NET_BIND_SERVICE and the pod does "
                 "not grant it; add it to the container's capabilities, or set the sysctl "
                 f"{_PORT_SYSCTL}, if that is meant",
             )
+
+
+def _has_port(file: InternetSocket) -> bool:
+    """The number of a raw or ICMP socket is a protocol's, or one of the kernel's choice."""
+    return file.type != SOCK_RAW and file.protocol not in _WITHOUT_PORTS
 
 
 def _netlink(file: OpenFile, rights: Set[str]) -> Iterator[Refused]:

@@ -16,9 +16,9 @@ from shared.criu.mounts import MountEntry
 from shared.criu.open_files import UnixSocket
 from shared.errors import Refused
 from shared.judge.paths import below, spelt_once
+from shared.judge.socket_places import KERNEL_FOLDERS
 
 _HOLD_SOCKETS: Final = frozenset({"overlay", "tmpfs"})
-_KERNELS: Final = ("/proc", "/sys")
 
 
 def unix_socket_refusals(dump: Dump, links: Set[str]) -> Iterator[Refused]:
@@ -50,7 +50,7 @@ def _ways(path: str) -> tuple[str, ...]:
 
 
 def _holds_sockets(mount: MountEntry | None, path: str) -> bool:
-    if mount is None or below(path, _KERNELS):
+    if mount is None or below(path, KERNEL_FOLDERS):
         return False
     return mount.mountpoint == "/" or mount.external is not None or mount.fstype in _HOLD_SOCKETS
 

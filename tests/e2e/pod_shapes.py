@@ -45,6 +45,18 @@ _ZOMBIES: Final = "test $(cat /proc/[0-9]*/status | grep -c 'State:.Z') -ge 2"
 _USER: Final = {"run_as_user": 1000, "run_as_group": 1000}
 _DROP_ALL: Final = {"drop_capabilities": ("ALL",)}
 _SHARED: Final = VolumeMount("/shared", "shared")
+_PYTHON: Final = tuple(
+    VolumeMount(path, f"/usr{source}", read_only=True)
+    for path, source in (("/usr", ""), ("/lib", "/lib"), ("/lib64", "/lib64"))
+)
+"""The node's own Python, for programs that busybox cannot be."""
+_THREADS: Final = (
+    "import threading, time; [threading.Thread(target=time.sleep, args=(3600,)).start() for _ in range(3)]"
+)
+_THREADS_CONFINED: Final = (
+    "test $(cat /proc/[0-9]*/task/*/status | grep -c 'Seccomp:.2') -ge 5 "
+    "&& ! cat /proc/[0-9]*/task/*/status | grep -q 'Seccomp:.0'"
+)
 SHAPES: Final = (
     Shape("plain"),
     Shape("uid", _USER, user=1000, group=1000, sees='test "$(id -u):$(id -g)" = 1000:1000'),
@@ -70,6 +82,12 @@ SHAPES: Final = (
     Shape("system-administrator", {"add_capabilities": ("SYS_ADMIN",)}),
     Shape("no-new-privileges", {"no_new_privileges": True}),
     Shape("seccomp-default", {"seccomp": "RuntimeDefault"}, sees="grep -q 'Seccomp:.2' /proc/1/status"),
+    Shape(
+        "seccomp-default-of-threads",
+        {"seccomp": "RuntimeDefault", "mounts": _PYTHON},
+        before=f"python3 -c '{_THREADS}' & until {_THREADS_CONFINED}; do sleep 0.1; done",
+        sees=_THREADS_CONFINED,
+    ),
     Shape("seccomp-unconfined", {"seccomp": "Unconfined"}, sees="grep -q 'Seccomp:.0' /proc/1/status"),
     Shape("read-only-root", {"read_only_root": True}, sees="! touch /root/x"),
     Shape(

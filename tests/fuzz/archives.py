@@ -23,7 +23,7 @@ from shared.compression import Compression, Decompressed
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.metadata import read_checkpoint
 from shared.special_files import special_files
-from shared.tar import PLAIN, MemberWalk
+from shared.tar import CHECKPOINT, MemberWalk
 from tests.fuzz.target import Target, attempt
 from tests.support.checkpoints import compress, containerd, crio, member, podman, tar_of, tar_of_members
 
@@ -56,7 +56,7 @@ def with_checksums(content: bytes) -> bytes:
 
 def _headers(content: bytes) -> None:
     whole = with_checksums(content)
-    plain = MemberWalk(_Stream(whole), "archive", PLAIN)
+    plain = MemberWalk(_Stream(whole), "archive", CHECKPOINT)
     attempt(lambda: [plain.start(64) for _ in plain.members()], (CheckpointInvalid,))
     list(special_files(_Stream(whole), "archive", "/", limit_bytes=LIMIT_BYTES, too_large="ArchiveTooLarge"))
 

@@ -94,6 +94,19 @@ class SyntheticDump:
         }
         self.images["mountpoints-13.img"].append(_mount(number, mountpoint, **(values | fields)))
 
+    def nest_mounts(self, pid: int, namespace: int = 14) -> None:
+        """Puts a task into a mount namespace of its own, with copies of all mounts, as unshare(1) makes it."""
+        self.ids(pid).mnt_ns_id = namespace
+        copies: list[Message] = []
+        for entry in cast(list[criu_pb2.MntEntry], self.images["mountpoints-13.img"]):
+            copied = criu_pb2.MntEntry()
+            copied.CopyFrom(entry)
+            copied.mnt_id += 1000
+            copied.parent_mnt_id += 1000
+            copied.ClearField("ext_key")
+            copies.append(copied)
+        self.images[f"mountpoints-{namespace}.img"] = copies
+
     def files(self, directory: str = "checkpoint") -> dict[str, bytes]:
         """The images' bytes by name, in the order an engine writes them."""
         found = {name: serialize(name, messages) for name, messages in self.images.items()} | self.raw
@@ -125,7 +138,7 @@ class SyntheticDump:
                 lsmtype=0,
                 network_lock_method=0,
                 plugins_entry=pb.PluginsEntry(),
-                dump_criu_run_id=b"a-run",
+                dump_criu_run_id=b"a1743d75-31f4-4d62-b804-27a559000a97",
             )
         ]
         self.images["pstree.img"] = []
@@ -225,9 +238,34 @@ def core_of_task() -> criu_pb2.CoreEntry:
     limits = pb.TaskRlimitsEntry(rlimits=[pb.RlimitEntry(cur=_INFINITY, max=_INFINITY) for _ in range(16)])
     return pb.CoreEntry(
         mtype=1,
-        tc=pb.TaskCoreEntry(task_state=1, exit_code=0, personality=0, comm=b"app", rlimits=limits, oom_score_adj=0),
-        thread_core=pb.ThreadCoreEntry(sched_nice=0, sched_policy=0, creds=creds, comm=b"app", cg_set=2),
+        thread_info=registers(),
+        tc=pb.TaskCoreEntry(
+            task_state=1,
+            exit_code=0,
+            personality=0,
+            comm=b"app",
+            rlimits=limits,
+            oom_score_adj=0,
+            timers=pb.TaskTimersEntry(),
+            signals_s=pb.SignalQueueEntry(),
+            sigactions=[pb.SaEntry() for _ in range(62)],
+        ),
+        thread_core=pb.ThreadCoreEntry(
+            sched_nice=0, sched_policy=0, creds=creds, comm=b"app", cg_set=2, signals_p=pb.SignalQueueEntry()
+        ),
     )
+
+
+def core_of_thread() -> criu_pb2.CoreEntry:
+    """One more thread of ``core_of_task()``."""
+    core = core_of_task()
+    core.ClearField("tc")
+    return core
+
+
+def registers() -> criu_pb2.ThreadInfoX86:
+    """Registers of a processor without extensions, all zero."""
+    return criu_pb2.ThreadInfoX86(fpregs=criu_pb2.UserX86FpregsEntry(st_space=[0] * 32, xmm_space=[0] * 64))
 
 
 def serialize(name: str, messages: Iterable[Message]) -> bytes:

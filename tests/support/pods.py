@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from shared.archive import CheckpointFiles
 from shared.criu.capabilities import NAMES
-from shared.criu.criu_pb2 import SeccompEntry, SeccompFilter
+from shared.criu.criu_pb2 import PidnsEntry, SeccompEntry, SeccompFilter
 from shared.criu.dump import Dump, read_dump
 from shared.spec import RuntimeSpec, parse_spec
 from tests.support.checkpoints import DEFAULT_CAPABILITIES, SyntheticDump
@@ -150,6 +150,8 @@ def synthetic_dump(security: Security, processes: int = 2) -> SyntheticDump:
             core.thread_core.seccomp_mode, core.thread_core.seccomp_filter = 2, 0
         if security.host_network:
             made.ids(pid).net_ns_id = made.inventory().root_ids.net_ns_id
+    if security.share_processes:
+        made.images["pidns-9.img"] = [PidnsEntry(ext_key=b"extRootPidNS")]
     if security.seccomp:
         nothing = bytes.fromhex("0600000001000500")  # return SECCOMP_RET_ERRNO, EPERM
         made.images["seccomp.img"] = [SeccompEntry(seccomp_filters=[SeccompFilter(filter=nothing)])]
@@ -169,7 +171,8 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
         flags = _QUIET if security.privileged else _QUIET | _READ_ONLY_FLAG
         made.add_mount(f"/sys/fs/cgroup/{controller}", fstype=_FSTYPE["cgroup"], source=b"cgroup", flags=flags)
     if security.tty:
-        made.add_mount("/dev/console", fstype=_FSTYPE["devpts"], source=b"devpts", root=b"/0", ext_key=None)
+        terminals = {"fstype": _FSTYPE["devpts"], "source": b"devpts", "root_dev": made.mount("/dev/pts").root_dev}
+        made.add_mount("/dev/console", root=b"/0", ext_key=None, **terminals)
     for mount in spec_document(security)["mounts"]:
         if mount["type"] == "bind":
             made.add_mount(mount["destination"], flags=int("ro" in mount["options"]))
@@ -181,7 +184,8 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
         made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", root=b"/null", ext_key=b"/dev/null")
     for path in READ_ONLY:
         part = path.removeprefix("/proc").encode()
-        made.add_mount(path, fstype=_FSTYPE["proc"], source=b"proc", root=part, flags=_READ_ONLY_FLAG, ext_key=None)
+        proc = {"fstype": _FSTYPE["proc"], "source": b"proc", "root_dev": made.mount("/proc").root_dev}
+        made.add_mount(path, root=part, flags=_READ_ONLY_FLAG, ext_key=None, **proc)
 
 
 def words(mask: int) -> list[int]:

@@ -12,6 +12,7 @@ from tests.hostile.attacks import (
     namespaces,
     seccomp,
     structure,
+    tar_headers,
     unix_sockets,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "namespaces",
     "seccomp",
     "structure",
+    "tar_headers",
     "unix_sockets",
 ]

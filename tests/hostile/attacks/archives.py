@@ -92,8 +92,8 @@ def _with_size(whole: bytes, size: bytes) -> bytes:
 
 
 _archive("an archive cut short", "ArchiveTruncated", lambda whole: whole[: len(whole) // 2])
-_archive("a second archive behind the first", "ArchiveDamaged", _doubled)
-_archive("bytes behind the end", "ArchiveDamaged", lambda whole: whole + b"x" * 512)
+_archive("a second archive behind the first", "ArchiveAmbiguous", _doubled)
+_archive("bytes behind the end", "ArchiveAmbiguous", lambda whole: whole + b"x" * 512)
 _archive("a wrong checksum", "ArchiveDamaged", lambda whole: b"y" + whole[1:])
 _archive("a size of many exabytes", "MemberTooLarge", lambda whole: _with_size(whole, b"\x80" + b"\x7f" * 11))
 _archive("a size that is no number", "ArchiveDamaged", lambda whole: _with_size(whole, b"-1234567890\0"))
@@ -112,13 +112,21 @@ def _pax(records: dict[str, str]) -> Change:
 add("headers that differ about the name", "MemberName", _pax({"path": "../../etc/passwd"}), route="archive")
 add(
     "a sparse file by extended header",
-    "MemberKind",
+    "ArchiveAmbiguous",
     _pax({"GNU.sparse.major": "1", "GNU.sparse.name": "x"}),
     route="archive",
 )
 
 
-@attack("a global header that names every member", "ArchiveDamaged", route="archive")
+add(
+    "an attribute for the runtime's overlay",
+    "ArchiveAmbiguous",
+    _pax({"SCHILY.xattr.trusted.overlay.redirect": "/etc"}),
+    route="archive",
+)
+
+
+@attack("a global header that names every member", "ArchiveAmbiguous", route="archive")
 def _global(forgery: Forgery) -> None:
     def change(whole: bytes) -> bytes:
         out = io.BytesIO()

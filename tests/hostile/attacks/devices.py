@@ -100,7 +100,7 @@ add(
     "ArchiveDamaged",
     lambda forgery: forgery.raw(f"tmpfs-dev-{forgery.mount('/dev').root_dev}.tar.gz.img", b"x" * 600),
 )
-add("a second archive behind a tmpfs' first", "ArchiveDamaged", lambda forgery: _append(forgery))
+add("a second archive behind a tmpfs' first", "ArchiveAmbiguous", lambda forgery: _append(forgery))
 add(
     "an archive of a tmpfs that no mount has",
     "ImageForeign",

@@ -16,11 +16,15 @@ from tests.support.checkpoints import member
 _LISTENS = 10
 
 
-def bound(forgery: Forgery, path: str, *, held: bool = True, uflags: int = 0, folder: str = "") -> None:
-    """One more listening socket at ``path``."""
+def bound(
+    forgery: Forgery, path: str, *, held: bool = True, uflags: int = 0, folder: str = "", gone: bool = False
+) -> None:
+    """One more listening socket at ``path``, which CRIU removes again where it is ``gone``."""
     name = path.encode() + b"\0"
     usk = pb.UnixSkEntry(id=3000, ino=30_001, type=socket.SOCK_STREAM, state=_LISTENS, peer=0, name=name)
     usk.uflags = uflags
+    if gone:
+        usk.deleted = True
     if folder:
         usk.name_dir = folder.encode()
     _filled(usk)
@@ -49,6 +53,11 @@ add("a Unix socket at a relative path", "SocketExceeds", _bound("x", folder="tmp
 add("a Unix socket upwards from its folder", "SocketExceeds", _bound("../x", folder="/tmp"))
 add("a Unix socket from outside", "SocketExceeds", _bound("/tmp/x", uflags=1))
 add("a Unix socket that nobody holds", "SocketExceeds", _bound("/run/containerd/containerd.sock", held=False))
+add("a Unix socket on a read-only volume", "SocketExceeds", _bound("/read/x"), "mounted")
+add("a Unix socket deleted from a read-only volume", "SocketExceeds", _bound("/read/a/x", gone=True), "mounted")
+add("a Unix socket at a relative path on a read-only volume", "SocketExceeds", _bound("x", folder="/read"), "mounted")
+add("a Unix socket in place of a volume", "SocketExceeds", _bound("/write"), "mounted")
+add("a Unix socket in a read-only root", "SocketExceeds", _bound("/root/x"), "mounted")
 
 
 def _linked(target: str) -> Change:
@@ -82,6 +91,16 @@ add("a deleted file by a link in the root", "FileExceeds", _deleted_by_a_link, b
 @twin("a Unix socket of its own", proof="test -S /tmp/own.sock && grep -q /tmp/own.sock /proc/net/unix")
 def _own(forgery: Forgery) -> None:
     bound(forgery, "/tmp/own.sock")
+
+
+@twin("a Unix socket on a volume", "mounted", proof="test -S /write/own.sock")
+def _on_a_volume(forgery: Forgery) -> None:
+    bound(forgery, "/write/own.sock")
+
+
+@twin("a Unix socket deleted from a volume", "mounted", proof="test ! -e /write/own.sock")
+def _deleted_from_a_volume(forgery: Forgery) -> None:
+    bound(forgery, "/write/own.sock", gone=True)
 
 
 @twin("a Unix socket below /var/run", proof="grep -q /var/run/own.sock /proc/net/unix")

@@ -17,6 +17,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore import rootfs
 from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.plan import Plan
+from shared import oci
 from shared.archive import open_checkpoint
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.metadata import read_checkpoint
@@ -196,6 +197,25 @@ def test_more_layers_than_one_page_of_options_can_name_are_refused(tmp_path: Pat
         rootfs.write_overlay(plan, "mount", rootfs.Overlay(("/layer",) * 1200, "/upper", "/work", ()))
     assert refusal.value.reason == "TooManyLayers"
     assert not plan.has("mount")
+
+
+@pytest.mark.parametrize(
+    ("start", "media_type"),
+    [
+        (b"rootfs/", oci.LAYER),
+        (b"\x1f\x8b\x08\0", oci.LAYER_GZIP),
+        (b"\x28\xb5\x2f\xfd", oci.LAYER_ZSTD),
+        (b"\x50\x2a\x4d\x18", oci.LAYER_ZSTD),
+        (b"\x5f\x2a\x4d\x18", oci.LAYER_ZSTD),
+    ],
+    ids=["plain", "gzip", "zstd", "a frame to skip", "another one"],
+)
+def test_layer_is_handed_over_as_what_it_was_judged_as(
+    containerd: FakeContainerd, start: bytes, media_type: str
+) -> None:
+    """A tar's first name may begin like a frame of zstd that is skipped: both readers must take it for the same."""
+    rootfs.apply_layer(cast(Containerd, containerd), ARCHIVE.lease, io.BytesIO(start + bytes(1020)), [])
+    assert [each.media_type for each in containerd.applied] == [media_type]
 
 
 def test_whiteouts_never_leave_the_root() -> None:

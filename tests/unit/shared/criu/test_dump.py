@@ -71,9 +71,8 @@ def test_user_namespace(dumped: Dumped) -> None:
 
 def test_mounts_of_every_mount_namespace(dumped: Dumped) -> None:
     dump = SyntheticDump.of_processes(2)
-    dump.ids(2).mnt_ns_id = 14
-    dump.images["mountpoints-14.img"] = dump.images["mountpoints-13.img"][-1:]
-    assert [mount.namespace for mount in read_dump(dumped(dump)).mounts] == [13] * 5 + [14]
+    dump.nest_mounts(2)
+    assert [mount.namespace for mount in read_dump(dumped(dump)).mounts] == [13] * 5 + [14] * 5
 
 
 def test_established_connection(dumped: Dumped) -> None:
@@ -94,7 +93,7 @@ def test_ghost_files_with_their_device_numbers(dumped: Dumped) -> None:
     dump.images["remap-fpath.img"] = [
         RemapFilePathEntry(orig_id=1, remap_id=26, remap_type=1),
         RemapFilePathEntry(orig_id=2, remap_id=2, remap_type=0),
-        RemapFilePathEntry(orig_id=5, remap_id=1 << 31 | 3),
+        RemapFilePathEntry(orig_id=5, remap_id=3, remap_type=1),
     ]
     dump.images["ghost-file-1a.img"] = [GhostFileEntry(uid=1, gid=2, mode=stat.S_IFBLK | 0o600, rdev=0x801)]
     dump.images["ghost-file-3.img"] = [GhostFileEntry(uid=0, gid=0, mode=stat.S_IFREG | 0o644)]
@@ -102,6 +101,22 @@ def test_ghost_files_with_their_device_numbers(dumped: Dumped) -> None:
         GhostFile(3, stat.S_IFREG | 0o644, 0, 0, 0),
         GhostFile(26, stat.S_IFBLK | 0o600, 1, 2, 0x801),
     )
+
+
+def test_ghost_file_is_the_one_that_criu_opens(dumped: Dumped) -> None:
+    """CRIU takes the top bit for a mark where the entry does not say its type, and for a part of the number else."""
+    dump = SyntheticDump.of_processes()
+    dump.images["remap-fpath.img"] = [RemapFilePathEntry(orig_id=1, remap_id=1 << 31 | 3, remap_type=1)]
+    dump.images["ghost-file-3.img"] = [GhostFileEntry(uid=0, gid=0, mode=stat.S_IFREG | 0o644)]
+    dump.images["ghost-file-80000003.img"] = [GhostFileEntry(uid=0, gid=0, mode=stat.S_IFREG | 0o4755)]
+    assert read_dump(dumped(dump)).ghosts == (GhostFile(0x80000003, stat.S_IFREG | 0o4755, 0, 0, 0),)
+
+
+def test_remap_without_a_type_is_refused(dumped: Dumped, refused: Refused) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.images["remap-fpath.img"] = [RemapFilePathEntry(orig_id=1, remap_id=1 << 31 | 3)]
+    with refused("ImageDamaged", "remap-fpath.img"):
+        read_dump(dumped(dump))
 
 
 def test_processes_that_had_ended_and_are_made_again_for_their_files(dumped: Dumped) -> None:

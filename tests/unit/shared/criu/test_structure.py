@@ -22,6 +22,7 @@ from shared.criu.criu_pb2 import (
 )
 from shared.criu.images import header
 from shared.criu.magic import MAGIC
+from shared.criu.pagemaps import ADDRESS_MAX
 from shared.criu.structure import check_structure
 from tests.support.checkpoints import PAGE, SyntheticDump
 
@@ -81,7 +82,7 @@ def pagemap(*entries: PagemapEntry, pages_id: int = 1) -> SyntheticDump:
 
 def test_page_counts_add_up(dumped: Dumped) -> None:
     compat = PagemapEntry(vaddr=0x1000, compat_nr_pages=1)
-    lazy = PagemapEntry(vaddr=0x2000, compat_nr_pages=7, nr_pages=1, flags=6)
+    lazy = PagemapEntry(vaddr=0x2000, compat_nr_pages=0, nr_pages=1, flags=6)
     check_structure(dumped(pagemap(compat, lazy)))
 
 
@@ -102,7 +103,9 @@ def test_process_without_memory_of_its_own_has_no_pages_image(dumped: Dumped) ->
         ([PagemapEntry(vaddr=0x1001, nr_pages=2, flags=4)], "ImageDamaged", "not aligned"),
         ([PagemapEntry(vaddr=0x1000, nr_pages=0, flags=4)], "ImageDamaged", "order"),
         ([PagemapEntry(vaddr=0x1000, nr_pages=1 << 63, flags=4)], "ImageDamaged", "order"),
-        ([PagemapEntry(vaddr=(1 << 64) - 0x1000, nr_pages=2, flags=4)], "ImageDamaged", "order"),
+        ([PagemapEntry(vaddr=(1 << 64) - 0x1000, nr_pages=1, flags=4)], "ImageDamaged", "order"),
+        ([PagemapEntry(vaddr=0x1000, compat_nr_pages=1, nr_pages=2, flags=4)], "ImageDamaged", "two counts"),
+        ([PagemapEntry(vaddr=0x1000, nr_pages=2, flags=12)], "ImageDamaged", "flags 0xc"),
         ([PagemapEntry(vaddr=v, nr_pages=1, flags=4) for v in (0x2000, 0x1000)], "ImageDamaged", "order"),
         ([PagemapEntry(vaddr=v, nr_pages=2, flags=4) for v in (0x1000, 0x2000)], "ImageDamaged", "overlapping"),
     ],
@@ -114,8 +117,8 @@ def test_odd_pagemap_is_refused(
         check_structure(dumped(pagemap(*entries)))
 
 
-def test_last_page_of_the_address_space_is_a_page(dumped: Dumped) -> None:
-    check_structure(dumped(pagemap(PagemapEntry(vaddr=(1 << 64) - 0x2000, nr_pages=2, flags=4))))
+def test_last_page_that_a_process_can_have_is_a_page(dumped: Dumped) -> None:
+    check_structure(dumped(pagemap(PagemapEntry(vaddr=ADDRESS_MAX - 0x2000, compat_nr_pages=0, nr_pages=2, flags=4))))
 
 
 def test_node_of_the_dump_may_have_kept_its_own_namespaces(dumped: Dumped) -> None:

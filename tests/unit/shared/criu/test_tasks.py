@@ -65,7 +65,7 @@ def test_credentials_of_each_thread(dumped: Dumped) -> None:
     creds.uid, creds.euid, creds.suid, creds.fsuid = 1, 2, 3, 4
     creds.gid, creds.egid, creds.sgid, creds.fsgid = 5, 6, 7, 8
     creds.groups[:] = [9, 10]
-    creds.cap_inh[:], creds.cap_amb[:] = [1, 1], [1 << 10]
+    creds.cap_inh[:], creds.cap_amb[:] = [1, 1], [1 << 10, 0]
     creds.secbits, creds.no_new_privs, creds.lsm_profile = 47, 1, b"profile (enforce)"
     core.thread_core.seccomp_mode, core.thread_core.seccomp_filter = 2, 0
     core.thread_core.sched_policy, core.thread_core.sched_prio, core.thread_core.sched_nice = 1, 50, -5

@@ -315,7 +315,7 @@ RULES = (
         Security(),
     ),
     Rule("tun", opened(15), "FileExceeds", "CAP_NET_ADMIN", granted=Security(add=("CAP_NET_ADMIN",))),
-    Rule("bpf", opened(19), "FileExceeds", "CAP_BPF", granted=Security(add=("CAP_BPF",))),
+    Rule("bpf", opened(19), "FileExceeds", "a BPF map"),
     Rule("fanotify", opened(12), "FileExceeds", "CAP_SYS_ADMIN", granted=Security(add=("CAP_SYS_ADMIN",))),
     Rule("foreign file", opened(16), "FileExceeds", "of the node"),
     Rule("foreign regular file", regular("/x", ext=True), "FileExceeds", "of the node"),
@@ -496,14 +496,21 @@ RULES = (
         "NamespacesDiffer",
         "hostUsers",
     ),
-    Rule("nested", ids(2, ipc_ns_id=44), "NestedNamespaces", "CAP_SYS_ADMIN", granted=Security(add=("CAP_SYS_ADMIN",))),
+    Rule(
+        "nested",
+        lambda dump: dump.nest_mounts(2),
+        "NestedNamespaces",
+        "CAP_SYS_ADMIN",
+        granted=Security(add=("CAP_SYS_ADMIN",)),
+    ),
 )
 
 
 def dumped(rule: Rule, security: Security) -> SyntheticDump:
     made = synthetic_dump(security)
     if rule.name == "the node's mounts":
-        made.images["mountpoints-6.img"] = made.images["mountpoints-13.img"]
+        made.nest_mounts(2, 6)
+        made.ids(2).mnt_ns_id = 13
     return made
 
 

@@ -1,0 +1,135 @@
+"""Page maps: which pages of a process or a shared segment were dumped, in one canonical spelling.
+
+Page maps may have millions of entries, so that each is looked at once here, and copied as it is.
+Sources: images/pagemap.proto, criu/pagemap.c (init_pagemaps, init_compat_pagemap_entry), criu/shmem.c
+(do_restore_shmem_content adds addresses without looking whether the sum is too large).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.criu.criu_pb2 import PagemapEntry, PagemapHead
+from shared.criu.decode import damaged, decode
+from shared.criu.images import ImageDirectory, Kind
+from shared.errors import CheckpointInvalid
+
+PAGE_BYTES: Final = {"x86_64": (4096,), "s390": (4096,), "arm": (4096,)}
+OTHER_PAGE_BYTES: Final = (4096, 16_384, 65_536)
+"""The image does not say which of them an aarch64 or ppc64 kernel had; the size of the pages image does."""
+ADDRESS_MAX: Final = 1 << 57
+"""No kernel gives a process more (linux Documentation/arch/x86/x86_64/5level-paging.rst)."""
+PE_PARENT: Final = 1
+PE_LAZY: Final = 2
+PE_PRESENT: Final = 4
+_VARINT: Final = rb"(?:\x00|[\x80-\xff]{0,8}[\x01-\x7f]|[\x80-\xff]{9}\x01)"
+_CANONICAL: Final = re.compile(
+    rb"\x08"
+    + _VARINT
+    + rb"\x10"
+    + _VARINT
+    + rb"(?:\x18[\x00\x01])?(?:\x20"
+    + _VARINT
+    + rb")?(?:\x28"
+    + _VARINT
+    + rb")?"
+).fullmatch
+"""One PagemapEntry as CRIU writes it; decode() gives the reason for any other."""
+
+Span = tuple[int, int]
+"""First address and the one after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pagemap:
+    name: str
+    """Of its image, for messages."""
+    pages_id: int
+    pages: int
+    """How many pages the pages image has for it."""
+
+    @property
+    def pages_file(self) -> str:
+        return f"pages-{self.pages_id}.img"
+
+
+def page_sizes(machine: str) -> tuple[int, ...]:
+    return PAGE_BYTES.get(machine, OTHER_PAGE_BYTES)
+
+
+def read_pagemap(
+    images: ImageDirectory, kind: Kind, number: int | str, unit: int, spans: Sequence[Span] | None = None
+) -> Pagemap:
+    """Reads a page map to its end; ``unit``: the smallest page of the machine. Nothing of it is kept.
+
+    ``spans``: areas that may have pages, in order and apart from each other; None: any may.
+    Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImageUnknown, ParentMissing, PagesMissing.
+    """
+    name = images.path(kind.file(number))
+    pieces = images.stream(kind, number)
+    head = next(pieces, None)
+    if head is None:
+        raise damaged(name, "is empty")
+    return Pagemap(name, decode(PagemapHead, head, name).pages_id, _count(pieces, name, unit, spans))
+
+
+def _count(pieces: Iterator[bytes], name: str, unit: int, spans: Sequence[Span] | None) -> int:
+    pages = end = at = 0
+    low, high = (spans[0] if spans else (0, 0)) if spans is not None else (0, ADDRESS_MAX)
+    parse = PagemapEntry.FromString
+    for piece in pieces:
+        entry = parse(piece) if _CANONICAL(piece) else decode(PagemapEntry, piece, name)
+        start, flags, count = entry.vaddr, entry.flags, entry.nr_pages
+        if flags & ~PE_LAZY != PE_PRESENT or not count or entry.in_parent or entry.compat_nr_pages:
+            flags, count = _older(entry, name)
+        if start % unit or start < end or not count or (end := start + count * unit) > ADDRESS_MAX:
+            raise damaged(name, f"has pages at {start:#x} out of order, overlapping or not aligned")
+        while end > high:
+            at += 1
+            if spans is None or at >= len(spans):
+                break
+            low, high = spans[at]
+        if start < low or end > high:
+            raise damaged(name, f"has pages at {start:#x}, where the process has no memory of its own")
+        pages += count
+    return pages
+
+
+def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:
+    """Flags and count of an entry as other versions of CRIU wrote it, or the reason why there is no such entry."""
+    flags = entry.flags if entry.HasField("flags") else PE_PRESENT
+    if flags & PE_PARENT or entry.in_parent:
+        raise CheckpointInvalid("ParentMissing", f"{name} needs the pages of an earlier dump; only whole dumps restore")
+    if not flags & PE_PRESENT:
+        raise CheckpointInvalid("PagesMissing", f"{name} has pages that were left on the node (a lazy dump)")
+    if flags & ~(PE_PRESENT | PE_LAZY):
+        raise damaged(name, f"has pages with the flags {flags:#x}, which CRIU does not have")
+    if not entry.HasField("nr_pages"):
+        return flags, entry.compat_nr_pages
+    if entry.compat_nr_pages:
+        # CRIU before 4.2 would read this count, later ones the other
+        raise damaged(name, "has two counts for the same pages")
+    return flags, entry.nr_pages
+
+
+def check_pages(images: ImageDirectory, pagemap: Pagemap, page_bytes: Sequence[int], users: dict[int, str]) -> None:
+    """The pages image has the size that its page map says, and no other page map: CRIU spins on one that is short.
+
+    ``users``: page maps by the pages image they have, to which this one is added. Raises CheckpointInvalid:
+    ImageDamaged, PagesSizeMismatch.
+    """
+    if pagemap.pages_id in users:
+        raise damaged(pagemap.name, f"shares its pages with {users[pagemap.pages_id]}")
+    users[pagemap.pages_id] = pagemap.name
+    file = images.path(pagemap.pages_file)
+    # CRIU creates an image with its first byte, so a process without private memory has no pages image
+    size = images.files.size(file) if pagemap.pages or file in images.files else 0
+    if size not in (pagemap.pages * unit for unit in page_bytes):
+        raise CheckpointInvalid(
+            "PagesSizeMismatch",
+            f"{file} has {size} bytes, but {pagemap.name} lists {pagemap.pages} pages of {page_bytes[0]}; the dump is "
+            "incomplete",
+        )
