@@ -129,29 +129,6 @@ class Views:
             _mount_view(mounts, target, topmost=image.layered)
         return self.root(image)
 
-    def link_images(self, image: StoredImage, names: Sequence[str], replaced: Mapping[str, bytes]) -> Path:
-        """The directory CRIU restores from: a link to each of its images in the view, but those ``replaced``.
-
-        Linked, not bound over the original: a mount on the view would appear in every other mount of that snapshot.
-        """
-        directory = self.images(image.digest)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        # Relative: CRIU opens some of them from inside the container's root, with only the directory still at hand.
-        below = f"../{(self.root(image) / 'checkpoint').relative_to(self.path(image.digest))}"
-        for name in names:
-            link = directory / name
-            if name in replaced:
-                # In one step: a CRIU that an earlier worker sent here may be reading, and a link leads into the view.
-                new = directory / f".{name}.new"
-                new.write_bytes(replaced[name])
-                new.rename(link)
-            elif not link.is_symlink():
-                link.symlink_to(f"{below}/{name}")
-        return directory
-
-    def images(self, digest: str) -> Path:
-        return self.path(digest) / "checkpoint"
-
     def release(self, digest: str) -> bool:
         """Unmounts the view and removes its snapshot, unless a plan still names it; whether it is gone."""
         if digest in self.in_use():

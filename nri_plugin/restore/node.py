@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +14,18 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
-from nri_plugin.restore.identity import without_host_name
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
-from nri_plugin.restore.links import without_following
+from nri_plugin.restore.mounting import cgroup2_options
 from nri_plugin.restore.signature import Signatures
-from nri_plugin.restore.verify import Verdicts
+from nri_plugin.restore.verify import Verdict, Verdicts
+from nri_plugin.restore.written import write_judged, write_shared
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.compression import Compression, Decompressed, sniff
-from shared.criu.dump import Dump, check_structure, read_dump
-from shared.criu.images import ImageDirectory
-from shared.criu.inventory import skip_network_lock
+from shared.criu.dump import Dump
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
+from shared.judge import NodeSide, read
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.node_facts import NodeFacts, gather
 from shared.special_files import SpecialFile, special_files
@@ -39,6 +39,8 @@ class OpenedCheckpoint:
     root: Path
     checkpoint: Checkpoint
     dump: Dump
+    written: Path
+    """Directory of the images that no pod changes."""
     special: tuple[SpecialFile, ...]
     """In images of tmpfs mounts."""
 
@@ -105,33 +107,40 @@ class Node:
         """
         with self.image_lock(image.digest):
             root = self.views.mount(image)
-            if (known := self._opened.get(image.digest)) and self.views.images(image.digest).is_dir():
+            if (known := self._opened.get(image.digest)) and known.written.is_dir():
                 return known
             try:
                 with open_files(image, root) as files:
                     checkpoint = read_checkpoint(files)
-                    check_structure(files)
-                    dump = read_dump(files)
-                    special = read_tmpfs(files, dump.mounts)
-                    images = ImageDirectory(files, "checkpoint")
-                    replaced = {**without_host_name(images, dump), **without_following(images, dump)}
-                    if not dump.sockets_established:
-                        # CRIU would block all traffic of the pod's network (with hostNetwork: the node's) meanwhile.
-                        inventory = files.read("checkpoint/inventory.img", 1 << 20)
-                        replaced["inventory.img"] = skip_network_lock(inventory)
-                self.views.link_images(image, dump.images, replaced)
-            except CheckpointInvalid as error:
+                    reading = read(files)
+                    special = read_tmpfs(files, reading.dump.mounts)
+                    view = self.views.path(image.digest)
+                    written = write_shared(view, reading.files, files, root / "checkpoint")
+            except (CheckpointInvalid, Refused) as error:
                 self.views.release(image.digest)
                 # The view's place on this node means nothing to whoever reads the sentence.
-                view = root.parent if image.layered else root
-                sentence = error.sentence.replace(str(view), "the checkpoint image")
-                raise CheckpointInvalid(error.reason, sentence) from error
+                place = root.parent if image.layered else root
+                sentence = error.sentence.replace(str(place), "the checkpoint image")
+                raise type(error)(error.reason, sentence) from error
             except BaseException:
                 self.views.release(image.digest)
                 raise
-            opened = OpenedCheckpoint(image, root, checkpoint, dump, special)
+            opened = OpenedCheckpoint(image, root, checkpoint, reading.dump, written, special)
             self._opened[image.digest] = opened
             return opened
+
+    def images_for(self, opened: OpenedCheckpoint, verdict: Verdict) -> Path:
+        """The directory that CRIU restores from in pods of this verdict."""
+        with self.image_lock(opened.image.digest):
+            view = self.views.path(opened.image.digest)
+            with opened.files() as files:
+                return write_judged(
+                    view, verdict.key, opened.written, verdict.judgement.images, files, opened.root / "checkpoint"
+                )
+
+    def side(self) -> NodeSide:
+        """What of this node the images depend on."""
+        return NodeSide(platform.release(), cgroup2_options())
 
     def special_in_diff(self, opened: OpenedCheckpoint) -> tuple[SpecialFile, ...]:
         """Device nodes and programs that raise rights in the rootfs diff of an archive image, read once per image.

@@ -11,7 +11,6 @@ from typing import Any
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import CRI_METADATA
 from nri_plugin.restore import cover, options, rootfs
-from nri_plugin.restore.links import held_mounts
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.outcome import kept_directory
@@ -20,6 +19,7 @@ from nri_plugin.restore.request import RestoreRequest
 from shared.criu.dump_host import read_dump_host
 from shared.judge.corrections import Corrections, corrections
 from shared.judge.file_rights import Judged, to_judge
+from shared.judge.links import held_mounts
 from shared.judge.places import to_look_at
 from shared.spec import RuntimeSpec
 
@@ -32,13 +32,14 @@ def write_plan(
     live: RuntimeSpec,
     record: api.Container,
     overlay: rootfs.Overlay | None,
+    images: Path,
 ) -> None:
-    """Everything restore-runc reads, but the status."""
+    """Everything restore-runc reads, but the status; ``images``: what CRIU restores from."""
     config = node.config
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
     plan.write("criu.conf", options.criu_config(request, opened.dump, live.masked_paths))
-    plan.write("argv", "".join(f"{word}\n" for word in options.arguments(node.views.images(opened.image.digest), work)))
+    plan.write("argv", "".join(f"{word}\n" for word in options.arguments(images, work)))
     plan.write("namespaces", "".join(f"{ns.type} {options.lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
         plan.write("shares-mounts", "")
@@ -50,7 +51,7 @@ def write_plan(
         plan.write("root-mode", f"{found.root_mode:o}\n")
     judged = to_judge(opened.dump, live)
     unsure = to_look_at(opened.dump, live, anyway=request.native or bool(judged.paths))
-    held = [mount.mountpoint for mount in held_mounts(opened.dump)]
+    held = [mount.mountpoint for mount in held_mounts(opened.dump, node.side().kernel)]
     if changes := open_files(unsure, judged) + mount_changes(found, held):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")

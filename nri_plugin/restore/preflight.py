@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Final
 
 from nri_plugin.restore import rootfs
+from nri_plugin.restore.host_ports import check_host_ports
 from nri_plugin.restore.kernel import KernelCheck
-from nri_plugin.restore.links import check_root_links
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.request import RestoreRequest
 from nri_plugin.restore.root_files import look_up
+from nri_plugin.restore.root_links import check_root_links
+from nri_plugin.restore.socket_places import check_socket_places
+from nri_plugin.restore.volume_files import check_volume_files
 from shared.archive import CheckpointFiles
+from shared.criu.dump import Dump
 from shared.criu.dump_host import read_dump_host
 from shared.criu.images import ImageDirectory
 from shared.errors import Refused, Unavailable
+from shared.judge.host_ports import host_ports
+from shared.judge.processes import process_refusals
+from shared.judge.socket_places import socket_paths_on_volumes
+from shared.judge.volume_files import volume_files
 from shared.preflight.cpu import dump_needs, level_needs
 from shared.preflight.files import compare_files, expected_files
 from shared.preflight.findings import Finding, Level
 from shared.preflight.memory import check_memory_limit, least_bytes
 from shared.preflight.platform import check_cpu, check_platform
+from shared.spec import RuntimeSpec
 
 REASONS: Final = {"FileMissing": "RootFileMissing"}
 """Codes of findings that mean something else among the reasons of a node."""
@@ -58,11 +67,20 @@ def check_rest(
         check_root(node, opened, overlay or rootfs.own(node.containerd, snapshot_key))
 
 
+def check_volumes(dump: Dump, live: RuntimeSpec) -> None:
+    """What CRIU would do as root on volumes and in the node's network; last of all, for others change these."""
+    check_socket_places(socket_paths_on_volumes(dump, live))
+    check_volume_files(volume_files(dump, live))
+    check_host_ports(host_ports(dump, live))
+
+
 def check_machine(node: Node, opened: OpenedCheckpoint) -> None:
     """Processor, kernel, cgroups, security module and CRIU; looked at once per image and CRIU."""
     facts = node.facts()
     if node.suited.get(opened.image.digest) is facts:
         return
+    for refused in process_refusals(opened.dump, int(Path("/proc/sys/kernel/pid_max").read_text())):
+        raise refused
     with opened.files() as files:
         host, images = read_dump_host(files), ImageDirectory(files, "checkpoint")
         _refuse(check_platform(opened.dump, host, opened.checkpoint.criu_version, facts))

@@ -14,7 +14,6 @@ from nri_plugin.containerd.images import pull
 from nri_plugin.restore import options, policy, preflight, rootfs
 from nri_plugin.restore.cache import ImageCache
 from nri_plugin.restore.images import StoredImage, find_image
-from nri_plugin.restore.links import check_links
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.plan_files import write_plan
@@ -23,6 +22,7 @@ from nri_plugin.restore.request import RestoreRequest
 from shared import contract
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.judge import check_command, pod_identity
+from shared.judge.links import check_links
 from shared.judge.mounts import check_mounts
 from shared.spec import parse_spec
 
@@ -102,8 +102,11 @@ def restore(
         dumped, identity = opened.checkpoint.spec, pod_identity(record.extensions[CRI_METADATA].value)
         special = opened.special + node.special_in_diff(opened)
         may = policy.waived(config.policy, request)
-        waived = node.verdicts.verify(opened.image.digest, opened.dump, dumped, live, identity, special, may)
-        report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in waived)
+        digest = opened.image.digest
+        verdict = node.verdicts.verify(digest, opened.dump, dumped, live, identity, special, may, node.side())
+        report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in verdict.judgement.waived)
+    with report.phase("write"):
+        images = node.images_for(opened, verdict)
     if not stands:
         lower = prepare_rootfs(node, config, request, opened, report, cancelled)
     overlay = None
@@ -113,8 +116,9 @@ def restore(
         overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower)
     with report.phase("files"):
         preflight.check_rest(node, request, opened, record.snapshot_key, overlay)
+        preflight.check_volumes(opened.dump, live)
     with report.phase("plan"):
-        write_plan(node, request, plan, opened, live, record, overlay)
+        write_plan(node, request, plan, opened, live, record, overlay, images)
         plan.write("status", "ok\n")
     report.outcome = "ready"
 
@@ -260,7 +264,7 @@ def check(
             if request.checkpoint is None and not request.native:
                 rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
-        check_links(opened.dump, root_unseen=request.native)
+        check_links(opened.dump, root_unseen=request.native, kernel=node.side().kernel)
     with report.phase("preflight"):
         preflight.check(node, request, opened)
     return opened

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from shared.archive import CheckpointFiles
-from shared.errors import CheckpointInvalid
+from shared.errors import CheckpointInvalid, Unavailable
 from shared.judge.writing import ImageFile, Raw
 
 RUN: Final = secrets.token_hex(4)
@@ -24,62 +25,61 @@ COPY_BYTES: Final = 1 << 20
 
 
 def write_shared(view: Path, images: Iterable[ImageFile], files: CheckpointFiles, dump: Path) -> Path:
-    """Writes what depends on the checkpoint alone; ``dump`` is the directory of its images below ``view``.
+    """Writes what depends on the checkpoint alone; ``dump`` is the directory of its images, below ``view``.
 
-    Raises CheckpointInvalid when raw content is shorter than the images say, OSError.
+    Raises CheckpointInvalid when raw content is shorter than the images say, Unavailable("NodeStorageFailed").
     """
-    return _made(view / f"written-{RUN}", images, files, dump)
-
-
-def write_judged(view: Path, key: str, shared: Path, images: Iterable[ImageFile]) -> Path:
-    """Makes the directory that CRIU restores from for pods that are judged alike (``key``), or finds it."""
-    directory = view / f"judged-{RUN}-{key}"
-    if directory.is_dir():
-        return directory
-    new = _new(directory)
-    try:
-        for entry in os.scandir(shared):
-            os.link(entry.path, new / entry.name, follow_symlinks=False)
-        for image in images:
-            (new / image.name).unlink(missing_ok=True)
-            _write(new / image.name, [piece for piece in image.pieces if isinstance(piece, bytes)])
-        new.rename(directory)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+    directory = view / f"written-{RUN}"
+    with _appearing(directory) as new:
+        _fill(new, images, files, dump, view)
     return directory
 
 
-def _made(directory: Path, images: Iterable[ImageFile], files: CheckpointFiles, dump: Path) -> Path:
-    new = _new(directory)
-    # Relative: CRIU opens some of them from inside the container's root, with only the directory still at hand.
-    below = Path("..") / dump.relative_to(directory.parent)
+def write_judged(
+    view: Path, key: str, shared: Path, images: Iterable[ImageFile], files: CheckpointFiles, dump: Path
+) -> Path:
+    """Makes the directory that CRIU restores from in pods that are judged alike (``key``), or finds it.
+
+    Raises what ``write_shared`` does.
+    """
+    directory = view / f"judged-{RUN}-{key}"
+    if not directory.is_dir():
+        with _appearing(directory) as new:
+            for entry in os.scandir(shared):
+                os.link(entry.path, new / entry.name, follow_symlinks=False)
+            _fill(new, images, files, dump, view)
+    return directory
+
+
+@contextmanager
+def _appearing(directory: Path) -> Iterator[Path]:
+    """A new directory that gets its name when it is whole, in place of one that is there."""
+    new = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
     try:
-        for image in images:
-            target = new / image.name
-            if image.linked is not None:
-                target.symlink_to(below / image.linked)
-            else:
-                _write(target, _contents(image, files, dump.name))
+        new.mkdir(mode=0o700, parents=True)
+        yield new
         shutil.rmtree(directory, ignore_errors=True)
         new.rename(directory)
-    except BaseException:
+    except OSError as error:
+        raise Unavailable(
+            "NodeStorageFailed",
+            f"{directory} cannot be written: {error.strerror}; free space there or see to its permissions",
+        ) from error
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        raise
-    return directory
 
 
-def _new(directory: Path) -> Path:
-    new = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
-    new.mkdir(mode=0o700, parents=True)
-    return new
-
-
-def _write(target: Path, contents: Iterable[bytes]) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        for content in contents:
-            file.write(content)
+def _fill(new: Path, images: Iterable[ImageFile], files: CheckpointFiles, dump: Path, view: Path) -> None:
+    # Relative: CRIU opens some of them from inside the container's root, with only the directory still at hand.
+    below = Path("..") / dump.relative_to(view)
+    for image in images:
+        if image.linked is not None:
+            (new / image.name).symlink_to(below / image.linked)
+            continue
+        descriptor = os.open(new / image.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for content in _contents(image, files, dump.name):
+                file.write(content)
 
 
 def _contents(image: ImageFile, files: CheckpointFiles, folder: str) -> Iterable[bytes]:

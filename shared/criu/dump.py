@@ -52,6 +52,8 @@ class GhostFile:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
+    source: ImageDirectory
+    """The messages that all this was read from."""
     inventory: Inventory
     tasks: tuple[Task, ...]
     """The root first."""
@@ -146,6 +148,7 @@ def dump_of(images: ImageDirectory) -> Dump:
     filters = read_filters(images, alive)
     remaps = _remaps(images)
     return Dump(
+        source=images,
         inventory=inventory,
         tasks=tasks,
         mounts=read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in alive))),

@@ -10,22 +10,41 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from shared.criu.dump import Dump
 from shared.errors import Refused
+from shared.judge import files, mount_images
 from shared.judge.access import access_refusals
 from shared.judge.credentials import credential_refusals
 from shared.judge.devices import device_refusals, setuid_refusals
 from shared.judge.images import image_refusals
+from shared.judge.ipc import ipc_refusals
+from shared.judge.links import held_mounts
+from shared.judge.memory_limits import memory_refusals
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
 from shared.judge.open_files import open_file_refusals
 from shared.judge.pod_identity import PodIdentity, pod_identity
+from shared.judge.reading import Reading, read
 from shared.judge.settings import check_command, check_settings
+from shared.judge.writing import ImageFile
 from shared.spec import RuntimeSpec
 from shared.special_files import SpecialFile
 
-__all__ = ["PodIdentity", "check_command", "check_dump", "check_settings", "pod_identity", "refusals"]
+__all__ = [
+    "Judgement",
+    "NodeSide",
+    "PodIdentity",
+    "Reading",
+    "check_command",
+    "check_dump",
+    "check_settings",
+    "judge",
+    "pod_identity",
+    "read",
+    "refusals",
+]
 
 
 def refusals(
@@ -48,6 +67,9 @@ def refusals(
         credential_refusals(dump, dumped, live, identity),
         mount_tree_refusals(dump, live),
         access_refusals(dump, live),
+        ipc_refusals(dump, live, identity, dumped.gid),
+        memory_refusals(dump.source, dump, live),
+        files.refusals(dump.source, dump, live),
         open_file_refusals(dump, live, links),
         device_refusals(dump, nodes, live),
         setuid_refusals(dump, programs, live),
@@ -70,3 +92,45 @@ def check_dump(
             raise refused
         passed.append(refused)
     return tuple(passed)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSide:
+    """What of the node the images depend on."""
+
+    kernel: str
+    """Its release, as uname(2) says it."""
+    cgroup2_options: str = ""
+    """Of the node's own cgroup2 mount, which another mount must not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A dump that may be restored in a pod."""
+
+    waived: tuple[Refused, ...]
+    """What was refused and the node's administrator lets pass."""
+    images: tuple[ImageFile, ...]
+    """The images that depend on the pod; all others are the reading's."""
+
+
+def judge(
+    dump: Dump,
+    dumped: RuntimeSpec,
+    live: RuntimeSpec,
+    identity: PodIdentity,
+    special: Sequence[SpecialFile] = (),
+    *,
+    node: NodeSide,
+    waived: Collection[str] = (),
+) -> Judgement:
+    """Judges a dump that was read (``read``) against the live pod; raises Refused or CheckpointInvalid.
+
+    ``special``: device nodes, programs and links of the archives that are unpacked as root. ``waived``: reasons that
+    the node's administrator lets pass.
+    """
+    check_settings(dumped, live, identity)
+    passed = check_dump(dump, dumped, live, identity, special, waived=waived)
+    held = {mount.id for mount in held_mounts(dump, node.kernel)}
+    tree = mount_images.pod_files(dump, live, held=held, cgroup2_options=node.cgroup2_options)
+    return Judgement(passed, tuple(tree))

@@ -69,6 +69,9 @@ def relations(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
     pids = {task.pid for task in dump.tasks}
     held = {(each.kind, each.file) for each in dump.descriptors}
     for entry in images.entries(Kind.FILES, FileEntry):
+        for part in ("nsf", "pidfd"):
+            if entry.HasField(part) and getattr(entry, part).id != entry.id:
+                yield field_refused(image, getattr(entry, part), "id", entry.id, "the file has another number")
         if entry.HasField("nsf"):
             yield from _namespace(entry.nsf, kinds, image)
         if entry.HasField("pidfd"):

@@ -5,6 +5,9 @@ gap that it looks for between them (criu/cr-restore.c, restorer_get_vma_hint; cr
 criu/pie/restorer.c, restore_mapping). So areas must be in order and apart from each other, or memory of the checkpoint
 would take the place of code that runs as root; and each must say consistently what it shows, or CRIU would map one of
 its own descriptors.
+
+AIO rings are made anew by io_setup(2) in the process. Where requests were done, CRIU opens /dev/null of the process's
+root as root, and writes a byte there for each (restore_aio_ring): the root must be the container's own.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from shared.criu.areas import (
     has_own_pages,
     mapped_file,
     open_flags,
+    written_files,
 )
 from shared.criu.criu_pb2 import MmEntry
 from shared.criu.decode import damaged
@@ -48,6 +52,7 @@ from shared.criu.pagemaps import ADDRESS_MAX, Span, check_pages, page_sizes, rea
 from shared.criu.segments import shared_segments
 from shared.criu.tasks import Machine
 from shared.errors import Refused
+from shared.judge.paths import spelt_once
 from shared.judge.rules import Fields, Rules, bounded, default, field_refused, free
 from shared.judge.writing import ImageFile, Raw, image_file
 
@@ -145,7 +150,7 @@ def relations(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
             name = images.path(Kind.MM.file(task.pid))
             _check_executable(mm, files, name)
             _check_areas(mm, task.machine, files, name)
-            _check_rings(mm, name)
+            _check_rings(mm, name, files.get(("reg", task.root_file)))
     yield from ()
 
 
@@ -208,14 +213,26 @@ def _fits(kind: int, marks: int, flags: int, anonymous: int) -> bool:
     return bool(flags & anonymous) == bool(kind & (ANON_PRIVATE | ANON_SHARED))
 
 
-def _check_rings(mm: MmEntry, name: str) -> None:
+def _check_rings(mm: MmEntry, name: str, root: OpenFile | None) -> None:
     """Every AIO ring is an area, and every such area has one: CRIU reads and replaces what lies there."""
+    if mm.aios and (not isinstance(root, RegularFile) or spelt_once(root.path) != "/"):
+        raise field_refused(name, mm.aios[0], "id", mm.aios[0].id, "CRIU would write to /dev/null of another root")
     rings = {area.start: area.end - area.start for area in mm.vmas if area.status & AIO_RING}
     for ring in mm.aios:
         if rings.pop(ring.id, None) != ring.ring_len:
             raise field_refused(name, ring, "id", ring.id, "an area that is a ring begins there")
     if rings:
         raise damaged(name, f"has an AIO ring at {min(rings):#x} of which nothing else is said")
+
+
+def files_written_by_mappings(images: ImageDirectory, dump: Dump) -> set[tuple[str, int]]:
+    """Kind and id of each file that CRIU opens for reading and writing, because a process has it mapped shared."""
+    return {
+        found
+        for task in dump.tasks
+        if task.alive
+        for found in written_files(images.one(Kind.MM, MmEntry, task.pid).vmas)
+    }
 
 
 def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[ImageFile]:

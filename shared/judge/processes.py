@@ -18,6 +18,7 @@ from shared.criu.open_files import RegularFile
 from shared.criu.tasks import Task
 from shared.errors import Refused
 from shared.judge.limits import RESET_ON_FORK
+from shared.judge.namespaces import restored_namespaces
 from shared.judge.registers import THREAD_INFO, check_registers
 from shared.judge.rules import Fields, Rules, bounded, default, derived, equal, field_refused, free
 from shared.judge.writing import ImageFile, image_file
@@ -54,6 +55,9 @@ def _is_siginfo(value: bytes) -> bool:
     return any(0 < number <= _SIGNALS and number not in (_SIGKILL, _SIGSTOP) for number in numbers)
 
 
+NAMESPACES: Final = ("pid", "net", "ipc", "uts", "user", "cgroup", "time")
+"""The kinds of which all tasks are in the container's."""
+
 FIELDS: Final[Fields] = {
     "PstreeEntry": {
         "pid": bounded(_OWN_TREE, lambda pid: 0 < pid <= PID_MAX),
@@ -78,7 +82,7 @@ FIELDS: Final[Fields] = {
         "comm": free("a process gives itself any name"),
         "timers": bounded(_PART),
         "rlimits": bounded("a living process has all of Linux' limits, and what is too high is lowered"),
-        "cg_set": bounded("CRIU is told not to move processes between cgroups"),
+        "cg_set": derived("the cgroup is the runtime's, and no process is moved to another one"),
         "signals_s": bounded(_PART),
         "old_seccomp_mode": default(_LEGACY),
         "old_seccomp_filter": default(_LEGACY),
@@ -115,7 +119,7 @@ FIELDS: Final[Fields] = {
         "comm": free("a thread gives itself any name"),
         "blk_sigset_extended": free("a thread blocks what it likes; the kernel leaves SIGKILL and SIGSTOP out"),
         "rseq_entry": free("the kernel checks and writes the area as the process, in its own memory (rseq)"),
-        "cg_set": derived("it is that of the process: CRIU is told not to move threads between cgroups"),
+        "cg_set": derived("the cgroup is the runtime's, and no thread is moved to another one"),
     },
     "ThreadSasEntry": {
         name: free("the stack for signals lies in the process's own memory; sigaltstack(2) checks it")
@@ -139,9 +143,10 @@ FIELDS: Final[Fields] = {
         "fs_id": free(_UNREAD),
         "sighand_id": free(_UNREAD),
         **{
-            f"{kind}_ns_id": equal("it is the pod's namespace, or one inside it for a pod that may make some")
-            for kind in ("pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time")
+            f"{kind}_ns_id": derived("the container's, handed in by the runtime (namespaces.py, restored_namespaces)")
+            for kind in NAMESPACES
         },
+        "mnt_ns_id": equal("the container's, or one inside it for a pod that may make some"),
     },
     "FsEntry": {
         "cwd_id": bounded("it is a directory of files.img"),
@@ -246,12 +251,12 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
         rules.apply(entry, images.path(Kind.PSTREE.file()))
     yield image_file(Kind.PSTREE, entries)
     for task in dump.tasks:
-        yield from _of_task(images, task, rules)
+        yield from _of_task(images, dump, task, rules)
     if Kind.CPUINFO.file() in images:
         yield _applied(images, rules, Kind.CPUINFO, CpuinfoEntry)
 
 
-def _of_task(images: ImageDirectory, task: Task, rules: Rules) -> Iterator[ImageFile]:
+def _of_task(images: ImageDirectory, dump: Dump, task: Task, rules: Rules) -> Iterator[ImageFile]:
     leader = images.one(Kind.CORE, CoreEntry, task.pid)
     if not task.alive:
         rules.apply(leader, images.path(Kind.CORE.file(task.pid)))
@@ -260,18 +265,24 @@ def _of_task(images: ImageDirectory, task: Task, rules: Rules) -> Iterator[Image
     for thread in task.threads:
         core = leader if thread is task.threads[0] else images.one(Kind.CORE, CoreEntry, thread.tid)
         rules.apply(core, images.path(Kind.CORE.file(thread.tid)))
-        # CRIU takes the thread's where there is one, and moves a thread whose differs (criu/cr-restore.c).
-        core.thread_core.cg_set = task.cgroup_set
-        if core is leader:
-            core.tc.cg_set = task.cgroup_set
         creds = core.thread_core.creds
         if not creds.groups:
             # CRIU skips an empty list, which would leave the groups that CRIU itself has (rst_prep_creds_args). The
             # group that the thread acts as anyway gives it nothing more (linux kernel/groups.c, in_egroup_p).
             creds.groups.append(creds.egid)
         yield image_file(Kind.CORE, [core], thread.tid)
-    yield _applied(images, rules, Kind.IDS, TaskKobjIdsEntry, task.pid)
+    yield _ids(images, dump, task, rules)
     yield _applied(images, rules, Kind.FS, FsEntry, task.pid)
+
+
+def _ids(images: ImageDirectory, dump: Dump, task: Task, rules: Rules) -> ImageFile:
+    entry = images.one(Kind.IDS, TaskKobjIdsEntry, task.pid)
+    rules.apply(entry, images.path(Kind.IDS.file(task.pid)))
+    found = restored_namespaces(dump, task)
+    for kind in NAMESPACES:
+        if number := getattr(found, f"{kind}_ns"):
+            setattr(entry, f"{kind}_ns_id", number)
+    return image_file(Kind.IDS, [entry], task.pid)
 
 
 def _of_ended(core: CoreEntry) -> CoreEntry:

@@ -16,7 +16,6 @@ from shared.judge.writing import ImageFile
 class Reading:
     """A dump whose every message was read and judged by itself."""
 
-    images: ImageDirectory
     dump: Dump
     files: tuple[ImageFile, ...]
     """Every image but the mount tree, written anew."""
@@ -35,4 +34,4 @@ def read(files: CheckpointFiles, *, directory: str = "checkpoint") -> Reading:
     copied = images.copied()
     written = [each for danger in DANGERS for each in danger.image_files(copied, dump, RULES)]
     written.append(descriptors_file(images))
-    return Reading(images, dump, tuple(sorted(written, key=lambda each: each.name)))
+    return Reading(dump, tuple(sorted(written, key=lambda each: each.name)))

@@ -87,6 +87,8 @@ class Rules:
 
         Changes ``message``. Raises Refused("FieldExceeds") naming ``image``, field, value and reason.
         """
+        if not self._has_acting(message.DESCRIPTOR):
+            return
         looked_at = self._looked_at[message.DESCRIPTOR.name]
         for field, value in message.ListFields():
             rule = looked_at[field.name]

@@ -9,7 +9,7 @@ kernel to say, on the node, with the volume there (nri_plugin/restore/socket_pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +36,7 @@ class SocketPlace:
     path: str
     """In the container."""
     volume: str
-    """Destination of the live mount that it is on …"""
+    """Where in the container the live mount is that it is on …"""
     source: str
     """… and what of the node that mount shows."""
     deleted: bool
@@ -53,41 +53,49 @@ def socket_paths_on_volumes(dump: Dump, live: RuntimeSpec) -> tuple[SocketPlace,
         return ()
     users: tuple[FileUser, ...] | None = None
     capabilities = sum(1 << NAMES.index(name) for name in _OF_USE if within_reach(name, live))
+    mounts = _live_mounts(dump, live)
     found: dict[SocketPlace, None] = {}
     for file, path in _with_paths(dump):
-        mount = live_mount(path, live)
+        point = _innermost(mounts, resolved(path))
+        mount = mounts.get(point)
         if mount is not None and is_bind(mount.type, mount.options):
             users = users if users is not None else users_of(dump, live)
-            place = SocketPlace(path, mount.destination, mount.source, file.deleted, users, capabilities)
-            found[place] = None
+            found[SocketPlace(path, point, mount.source, file.deleted, users, capabilities)] = None
     return tuple(found)
 
 
 def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """SocketExceeds for a socket where the live pod can have none, or that belongs to somebody else."""
-    mounts = {mount.id: mount for mount in dump.mounts}
-    gives_away = within_reach("CAP_CHOWN", live)
-    for file, path in _with_paths(dump):
+    sockets = tuple(_with_paths(dump))
+    if not sockets:
+        return
+    dumped, mounts = {mount.id: mount for mount in dump.mounts}, _live_mounts(dump, live)
+    own = {spelt_once(mount.mountpoint) for mount in dump.mounts}
+    points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
+    users = None if within_reach("CAP_CHOWN", live) else users_of(dump, live)
+    for file, path in sockets:
         if below(path, KERNEL_FOLDERS):
             continue  # no socket can be there at all (unix_sockets.py)
         if not may_mount(live):
-            yield from _recorded(file, path, mounts)
-        mount = live_mount(path, live)
-        if live.root_readonly if mount is None else is_read_only(mount.options):
+            yield from _recorded(file, path, dumped, points)
+        point = _innermost(mounts, resolved(path))
+        mount = mounts.get(point)
+        in_root = mount is None and _innermost(own, resolved(path)) == "/"
+        if (live.root_readonly and in_root) or (mount is not None and is_read_only(mount.options)):
             what, field = ("/", "readOnlyRootFilesystem") if mount is None else (mount.destination, "readOnly")
             yield Refused(
                 "SocketExceeds",
                 f"the checkpoint has a Unix socket at {path}, and the pod has {what} read-only; remove {field} there, "
                 "or mount a volume where the socket is",
             )
-        elif mount is not None and resolved(mount.destination) == resolved(path):
+        elif mount is not None and point == resolved(path):
             yield Refused(
                 "SocketExceeds",
                 f"the checkpoint has a Unix socket at {path}, where the pod mounts a volume itself; mount the volume "
                 "at the directory above",
             )
-        elif mount is not None and is_bind(mount.type, mount.options) and not gives_away:
-            yield from _owner(file, path, users_of(dump, live))
+        elif mount is not None and is_bind(mount.type, mount.options) and users is not None:
+            yield from _owner(file, path, users)
 
 
 def resolved(path: str) -> str:
@@ -96,19 +104,22 @@ def resolved(path: str) -> str:
     return clean.replace("/var/run", "/run", 1) if below(clean, ("/var/run",)) else clean
 
 
-def _recorded(file: UnixSocket, path: str, mounts: dict[int, MountEntry]) -> Iterator[Refused]:
+def _recorded(
+    file: UnixSocket, path: str, mounts: Mapping[int, MountEntry], points: Set[tuple[int, str]]
+) -> Iterator[Refused]:
     """CRIU works in the root of the mount's namespace, so a mount of another one would lead there."""
     if file.mount == NOT_RECORDED:
         return
     mount = mounts.get(file.mount)
-    points = {spelt_once(each.mountpoint) for each in mounts.values() if mount and each.namespace == mount.namespace}
-    ways = (_innermost(points, spelt_once(path)), _innermost(points, resolved(path)))
-    if mount is None or spelt_once(mount.mountpoint) not in ways:
-        yield Refused(
-            "SocketExceeds",
-            f"the checkpoint has a Unix socket at {path} on another mount than the one there; such a socket cannot be "
-            "restored, so take a new checkpoint when it is closed",
-        )
+    if mount is not None:
+        inside = {point for namespace, point in points if namespace == mount.namespace}
+        if spelt_once(mount.mountpoint) in (_innermost(inside, spelt_once(path)), _innermost(inside, resolved(path))):
+            return
+    yield Refused(
+        "SocketExceeds",
+        f"the checkpoint has a Unix socket at {path} on another mount than the one there; such a socket cannot be "
+        "restored, so take a new checkpoint when it is closed",
+    )
 
 
 def _owner(file: UnixSocket, path: str, users: tuple[FileUser, ...]) -> Iterator[Refused]:
@@ -136,7 +147,18 @@ def live_mount(path: str, live: RuntimeSpec) -> Mount | None:
     return mounts.get(point)
 
 
-def _innermost(points: set[str], path: str) -> str:
+def _live_mounts(dump: Dump, live: RuntimeSpec) -> dict[str, Mount]:
+    """The live container's mounts by where they are: as the pod says, and as the kernel does, by way of links."""
+    asked = {resolved(mount.destination): mount for mount in live.mounts}
+    seen = {
+        resolved(entry.mountpoint): mount
+        for entry in dump.mounts
+        if entry.external is not None and (mount := asked.get(resolved(entry.external)))
+    }
+    return seen | asked
+
+
+def _innermost(points: Container[str], path: str) -> str:
     while path != "/" and path not in points:
         path = path.rpartition("/")[0] or "/"
     return path

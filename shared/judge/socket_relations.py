@@ -59,6 +59,8 @@ def _each(entries: Sequence[FileEntry], dump: Dump) -> Iterator[Refused]:
     networks = {0} | {task.ids.net_ns for task in dump.tasks if task.alive}
     for entry in entries:
         part: Any = getattr(entry, _PARTS[entry.type])
+        if part.id != entry.id:
+            yield field_refused(_IMAGE, part, "id", part.id, "the file has another number")
         if (KINDS[entry.type], entry.id) not in held:
             yield field_refused(_IMAGE, part, "id", entry.id, "no process has that socket")
         if part.ns_id not in networks:

@@ -2,7 +2,7 @@
 
 CRIU, as root, removes the socket that is there, binds one, gives it owner and mode, and connects others to it
 (criu/sk-unix.c: unlink_sk, bind_unix_sk, restore_file_perms, post_open_standalone). The path is what the process once
-gave, so links may be on the way: nri_plugin.restore.links sees that none leads out of the container.
+gave, so links may be on the way: nri_plugin.restore.root_links sees that none leads out of the container.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.criu.dump import Dump
 from shared.criu.dump_host import DumpHost
+from shared.criu.since import newer_than
 from shared.node_facts import NodeFacts
 from shared.preflight.cpu import CpuNeeds
 from shared.preflight.findings import Finding, finding, listed
@@ -149,6 +150,10 @@ def _criu(dump: Dump, needed: str | None, machine: NodeFacts) -> Finding:
             sentence = f"the dump has {what}, which CRIU before {major}.{minor} misreads or does not know"
             least = f"install CRIU {major}.{minor} or later there"
             return finding("CriuTooOld", "machine", f"{sentence}; {machine.name} has {machine.criu_version}, {least}")
+    lost = newer_than(dump.source, dump.tasks, here[:2], wide=dump.wide_page_counts)
+    if (first := next(lost, None)) is not None:
+        sentence = f"the dump has {first}, which CRIU {machine.criu_version} of {machine.name} would leave out silently"
+        return finding("CriuTooOld", "machine", f"{sentence}; install that CRIU or a later one there")
     if needed is None:
         sentence = f"{machine.name} has CRIU {machine.criu_version}; the checkpoint does not record which one took it"
         return finding("CriuNotRecorded", "machine", f"{sentence}: it must not be a later one")

@@ -44,6 +44,39 @@ def _volume(path: str, volume: str, **fields: Any) -> dict[str, Any]:
 _ZOMBIES: Final = "test $(cat /proc/[0-9]*/status | grep -c 'State:.Z') -ge 2"
 _USER: Final = {"run_as_user": 1000, "run_as_group": 1000}
 _DROP_ALL: Final = {"drop_capabilities": ("ALL",)}
+_KINDS: Final = """
+import ctypes, mmap, os, signal, time
+libc = ctypes.CDLL(None)
+shared = mmap.mmap(-1, 8192)
+file = os.memfd_create("state")
+os.ftruncate(file, 8192)
+mapped = mmap.mmap(file, 8192)
+shared[:5] = mapped[:5] = b"state"
+timer, ring = ctypes.c_int(), ctypes.c_long()
+assert libc.timer_create(1, None, ctypes.byref(timer)) == 0
+assert libc.syscall(206, 8, ctypes.byref(ring)) == 0
+assert libc.syscall(324, 16, 0, 0) == 0
+locked = ctypes.create_string_buffer(4096)
+assert libc.mlock(locked, 4096) == 0
+signal.setitimer(signal.ITIMER_VIRTUAL, 1000)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+os.kill(os.getpid(), signal.SIGUSR1)
+os.nice(3)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+        if os.fork() > 0:
+            os._exit(0)
+print("made", flush=True)
+while shared[:5] == mapped[:5] == b"state":
+    time.sleep(0.1)
+"""
+"""Every kind of memory but System V's, timers, an AIO ring, a pending signal, sessions and groups without a leader."""
+_STATES: Final = (
+    "test $(cat /proc/[0-9]*/status | grep -c 'Name:.python3') = 4 "
+    "&& cat /proc/[0-9]*/status | grep -q 'ShdPnd:.0000000000000200'"
+)
 _SHARED: Final = VolumeMount("/shared", "shared")
 _PYTHON: Final = tuple(
     VolumeMount(path, f"/usr{source}", read_only=True)
@@ -87,6 +120,12 @@ SHAPES: Final = (
         {"seccomp": "RuntimeDefault", "mounts": _PYTHON},
         before=f"python3 -c '{_THREADS}' & until {_THREADS_CONFINED}; do sleep 0.1; done",
         sees=_THREADS_CONFINED,
+    ),
+    Shape(
+        "kinds-of-memory-and-timers",
+        {"mounts": _PYTHON},
+        before=f"python3 -c '{_KINDS}' & until {_STATES}; do sleep 0.1; done",
+        sees=_STATES,
     ),
     Shape("seccomp-unconfined", {"seccomp": "Unconfined"}, sees="grep -q 'Seccomp:.0' /proc/1/status"),
     Shape("read-only-root", {"read_only_root": True}, sees="! touch /root/x"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_link_on_a_volume_is_not_followed(
     with pytest.raises(CriError, match="Too many levels of symbolic links"):
         restored(kubelet, on_volume, change("/data/link/x"))
     assert node.sh(f"stat -c '%y %z' {SECRET_PLACE}") == before
+
+
+def test_socket_on_a_volume_that_the_pod_has_read_only_is_not_touched(
+    node: Node, daemon: Program, kubelet: Kubelet, on_volume: Taken
+) -> None:
+    node.sh(f"mkdir -p {ON_NODE}")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(node.path(f"{ON_NODE}/there.sock")))
+    before = node.sh(f"stat -c '%i %U %a %y %z' {ON_NODE} {ON_NODE}/there.sock")
+    readers = replace(on_volume, spec=replace(on_volume.spec, mounts=(VolumeMount("/data", ON_NODE, read_only=True),)))
+    with pytest.raises(CriError, match=r"SocketExceeds: .* has /data read-only"):
+        restored(kubelet, readers, socket_at("/data/there.sock"))
+    assert node.sh(f"stat -c '%i %U %a %y %z' {ON_NODE} {ON_NODE}/there.sock") == before
 
 
 @pytest.mark.parametrize("change", [socket_at, deleted_at])

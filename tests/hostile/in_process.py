@@ -14,10 +14,9 @@ from typing import Any
 from nri_plugin.restore.node import diff_special_files
 from nri_plugin.restore.rootfs import check_diff
 from shared.archive import open_checkpoint
-from shared.criu.dump import check_structure, read_dump
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import RestoreError
-from shared.judge import PodIdentity, check_dump, check_settings
+from shared.judge import NodeSide, PodIdentity, judge, read
 from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.spec import RuntimeSpec, parse_spec
@@ -85,14 +84,12 @@ def unpack(whole: bytes, folder: Path) -> None:
 def _check(path: Path, live: RuntimeSpec, *, build: bool) -> None:
     with open_checkpoint(path) as files:
         checkpoint = read_checkpoint(files)
-        check_structure(files)
-        dump = read_dump(files)
+        dump = read(files).dump
         special = read_tmpfs(files, dump.mounts)
         if build:
             return
         check_mounts(checkpoint.spec.mounts, live.mounts)
         check_diff(checkpoint)
-        check_settings(checkpoint.spec, live, PodIdentity())
         if checkpoint.rootfs_diff:
             special += diff_special_files(files, checkpoint.rootfs_diff, limit_bytes=DIFF_BYTES_MAX)
-        check_dump(dump, checkpoint.spec, live, PodIdentity(), special)
+        judge(dump, checkpoint.spec, live, PodIdentity(), special, node=NodeSide("6.18.0"))

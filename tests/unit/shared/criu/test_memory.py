@@ -71,6 +71,14 @@ def test_kind_of_an_area(dumped: Dumped, fields: dict[str, int], kind: str) -> N
     assert found.kind == kind
 
 
+def test_guard_regions_behind_the_areas_are_no_areas(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes()
+    set_areas(dump, area(0x10000, 4, REGULAR | PRIVATE), area(0x11000, 1, 1 << 16, flags=0, prot=0))
+    set_runs(dump, (0x12000, 1))
+    (found,) = read_address_space(images_of(dumped(dump)), 1).areas
+    assert (found.size, found.dumped_bytes) == (4 * PAGE, PAGE)
+
+
 def test_area_that_holds_the_start_of_the_stack_is_the_stack(dumped: Dumped) -> None:
     dump = SyntheticDump.of_processes()
     mm_of(dump).mm_start_stack = 0x400800

@@ -19,7 +19,7 @@ from shared.judge import PodIdentity, check_dump
 from shared.judge.namespaces import namespace_refusals
 from shared.spec import Device, Namespace
 from shared.special_files import SpecialFile
-from tests.support.checkpoints import SyntheticDump
+from tests.support.checkpoints import SyntheticDump, core_of_thread
 from tests.support.pods import ALL, Security, read, spec, synthetic_dump, words
 
 Change = Callable[[SyntheticDump], None]
@@ -579,6 +579,35 @@ def test_what_any_container_may_do_is_not_refused(change: Change, pod: Security)
     made = synthetic_dump(pod)
     change(made)
     check_dump(read(made), spec(pod), spec(pod), PodIdentity())
+
+
+@pytest.mark.parametrize("policy", [0x40000000, 0x40000003])
+def test_policy_that_children_do_not_inherit_takes_no_right(policy: int) -> None:
+    made = synthetic_dump(Security())
+    made.core(1).thread_core.sched_policy = policy
+    check_dump(read(made), spec(Security()), spec(Security()), PodIdentity())
+
+
+def threads_of_a_filter(flags: int) -> SyntheticDump:
+    """A process with a filter, and a thread of it that CRIU wrote none of."""
+    made = synthetic_dump(Security(seccomp=True), 1)
+    made.images["pstree.img"][0].threads.append(7)  # type: ignore[attr-defined]
+    made.images["core-7.img"] = [core_of_thread()]
+    made.core(7).thread_core.creds.CopyFrom(made.core(1).thread_core.creds)
+    made.images["seccomp.img"][0].seccomp_filters[0].flags = flags  # type: ignore[attr-defined]
+    return made
+
+
+def test_threads_that_get_the_filter_of_their_process_are_confined() -> None:
+    live = spec(Security(seccomp=True))
+    check_dump(read(threads_of_a_filter(1)), live, live, PodIdentity())
+
+
+def test_threads_that_get_no_filter_are_refused() -> None:
+    live = spec(Security(seccomp=True))
+    with pytest.raises(Refused) as refused:
+        check_dump(read(threads_of_a_filter(0)), live, live, PodIdentity())
+    assert refused.value.reason == "SeccompLost"
 
 
 def test_mounts_are_shared_where_the_pod_mounts_something_bidirectionally() -> None:

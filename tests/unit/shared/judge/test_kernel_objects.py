@@ -46,6 +46,8 @@ def test_honest(entry: pb.FileEntry) -> None:
         (namespace(ns_id=2), "NsFileEntry.ns_id"),  # the node's network
         (namespace(ns_id=0), "NsFileEntry.ns_id"),
         (namespace(ns_cflag=0x20000000), "NsFileEntry.ns_cflag"),
+        (namespace(id=51), "NsFileEntry.id"),
+        (process(id=51), "PidfdEntry.id"),
         (process(nspid=3), "PidfdEntry.nspid"),
         (process(nspid=0), "PidfdEntry.nspid"),
         (process(nspid=-2), "PidfdEntry.nspid"),

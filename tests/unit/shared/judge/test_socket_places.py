@@ -79,6 +79,26 @@ def test_var_run_is_the_link_to_run(destination: str, path: bytes) -> None:
     assert f"{destination} read-only" in sentence
 
 
+def test_volume_behind_a_link_of_the_image() -> None:
+    made = synthetic_dump(READS)
+    made.mount("/data").mountpoint = b"/srv/data"
+    usk = pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=b"/srv/data/s\0")
+    made.add_file(pb.FileEntry(type=5, id=77, usk=usk), descriptor=9)
+    (refused,) = socket_place_refusals(read(made), spec(READS))
+    assert "has /data read-only" in refused.sentence
+    (place,) = socket_paths_on_volumes(read(made), spec(READS))
+    assert (place.path, place.volume, place.source) == ("/srv/data/s", "/srv/data", "/node/data")
+
+
+def test_own_mount_below_a_read_only_root() -> None:
+    security = Security(add=("CAP_SYS_ADMIN",), read_only_root=True)
+    made = synthetic_dump(security)
+    made.add_mount("/mine", fstype=5, source=b"tmpfs", root=b"/", ext_key=None)
+    usk = pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=b"/mine/s\0")
+    made.add_file(pb.FileEntry(type=5, id=77, usk=usk), descriptor=9)
+    assert list(socket_place_refusals(read(made), spec(security))) == []
+
+
 def facts(path: bytes, security: Security, live: RuntimeSpec | None = None) -> tuple[SocketPlace, ...]:
     made = synthetic_dump(security)
     for number, state in ((77, 10), (78, 1)):

@@ -155,6 +155,11 @@ def test_honest(changes: tuple[Change, ...]) -> None:
 
 
 FORGED: dict[str, tuple[str, tuple[Change, ...]]] = {
+    "netlink socket of another number": ("NetlinkSkEntry.id", (netlink(50, id=51),)),
+    "packet socket of another number": (
+        "PacketSockEntry.id",
+        (_opened(pb.FileEntry(type=10, id=50, psk=pb.PacketSockEntry(id=51, type=3)), True),),
+    ),
     "inode of none": ("UnixSkEntry.ino", (unix(50, ino=0),)),
     "inode twice": ("UnixSkEntry.ino", (unix(50, ino=5), unix(51, ino=5))),
     "other end is missing": ("UnixSkEntry.peer", (unix(50, state=1, peer=51),)),

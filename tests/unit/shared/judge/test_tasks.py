@@ -10,11 +10,13 @@ from google.protobuf.message import Message
 
 from shared.criu import areas
 from shared.criu import criu_pb2 as pb
-from shared.criu.images import Kind
+from shared.criu.images import ImageDirectory, Kind
 from shared.judge import tasks
+from shared.judge.memory import files_written_by_mappings
+from shared.judge.processes import process_refusals
 from tests.support.checkpoints import PAGE, SyntheticDump, core_of_task, core_of_thread
 from tests.support.judged import Written, judged
-from tests.support.pods import Security, synthetic_dump
+from tests.support.pods import InMemory, Security, read, synthetic_dump
 
 Change = Callable[[SyntheticDump], None]
 MINE = (
@@ -222,6 +224,26 @@ def test_private_mapping_of_a_file_open_for_writing_is_opened_for_reading() -> N
     assert entry.vmas[1].fdflags == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"fdflags": 2, "prot": 1}, {("reg", 1)}),
+        ({"prot": 3}, {("reg", 1)}),
+        ({"fdflags": 0, "prot": 1}, set()),
+        ({"status": areas.REGULAR | areas.FILE_PRIVATE, "flags": 2, "fdflags": 2}, set()),
+    ],
+)
+def test_file_mapped_shared_may_be_written(fields: dict[str, int], expected: set[tuple[str, int]]) -> None:
+    made = dump_of(shared_file(**fields))
+    images = ImageDirectory(InMemory(made.files()), "checkpoint")
+    assert files_written_by_mappings(images, read(made)) == expected
+
+
+@pytest.mark.parametrize(("pid_max", "reasons"), [(32768, []), (2, []), (1, ["FieldExceeds"])])
+def test_numbers_of_processes_stay_within_the_nodes(pid_max: int, reasons: list[str]) -> None:
+    assert [refused.reason for refused in process_refusals(read(dump_of()), pid_max)] == reasons
+
+
 def test_guard_regions_follow_the_areas_they_lie_in() -> None:
     guard = area(status=areas.GUARD, start=0x400000, end=0x400000 + PAGE, flags=0, prot=0)
     (entry,) = written(guard).messages(Kind.MM, pb.MmEntry, 1)
@@ -264,6 +286,16 @@ def test_aio_ring_is_an_area_of_its_own() -> None:
     written(aio)
     assert "AioRingEntry.id" in refusal(lambda dump: aio(dump, 2 * PAGE))
     assert "AIO ring" in refusal(area(status=areas.AIO_RING, flags=1))
+
+
+def test_aio_ring_of_a_process_with_another_root_is_refused() -> None:
+    def elsewhere(dump: SyntheticDump) -> None:
+        reg = pb.RegFileEntry(id=9, name=b"/srv", mnt_id=147, mode=0o040755)
+        dump.images["files.img"].append(pb.FileEntry(type=1, id=9, reg=reg))
+        set_fields(dump.images["fs-1.img"][0], root_id=9)
+
+    written(elsewhere)
+    assert "another root" in refusal(aio, elsewhere)
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
