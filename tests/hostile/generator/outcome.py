@@ -91,7 +91,8 @@ def explained(found: Sequence[Change], edits: Sequence[Edit], touched: frozenset
     if worst is Verdict.HARMFUL:
         return Outcome(worst, ", ".join(sorted({str(change) for verdict, change in judged if verdict is worst})))
     spread = Counter(change for change in found if change.kind == "changed")
-    if many := [change for change, count in spread.items() if count > len(edits)]:
+    many = [change for change, count in spread.items() if count > len(edits)]
+    if many and all(each.how in ("set", "append") for each in edits):
         return Outcome(Verdict.HARMFUL, f"{many[0]} in {spread[many[0]]} places, by {len(edits)} edits")
     looked_at = sorted({str(change) for verdict, change in judged if verdict is Verdict.COMPARED})
     return Outcome(worst, changed=tuple(looked_at))

@@ -123,13 +123,12 @@ def fifo_with_data() -> Any:
 
 @keeps
 def unix_pair_with_data() -> Any:
-    """One packet has a descriptor with it."""
+    """One packet has a descriptor with it, of a file that this process has open too."""
     one, other = socket.socketpair()
     one.sendall(b"queued")
     file = os.open("/etc/group", os.O_RDONLY)
     socket.send_fds(one, [b"with a file"], [file])
-    os.close(file)
-    return one, other
+    return one, other, file
 
 
 @keeps
