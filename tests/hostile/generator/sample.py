@@ -76,13 +76,13 @@ class Sample:
         """The parts of an image, shared: copy before changing; of an absent one, those it would be made with."""
         if image not in self._parts:
             content = self.files.get(FOLDER + image)
-            self._parts[image] = self.absent[image] if content is None else parse(image, content)
-        return self._parts[image]
+            self._parts[image] = [] if content is None else parse(image, content)
+        return self._parts[image] or self.absent.get(image, [])
 
     def messages(self) -> Iterator[tuple[str, int, Message]]:
         """Image, number in it, and message, of all that the dump has."""
         for image in self.images():
-            for number, part in enumerate(self.parts(image)):
+            for number, part in enumerate(parse(image, self.files[FOLDER + image])):
                 if not isinstance(part, bytes):
                     yield image, number, part
 
@@ -97,8 +97,8 @@ class Sample:
 
     @cached_property
     def absent(self) -> dict[str, list[Part]]:
-        """Images that the dump does not have, one of each kind, with one message that CRIU could have written."""
-        have = {pattern_of(image) for image in self.images()}
+        """Images that the dump does not have or that are empty, one of each kind, with one message each."""
+        have = {pattern_of(image) for image, _, _ in self.messages()}
         ids = cast(Any, self.every["TaskKobjIdsEntry"][-1])
         numbers = {"netns": ids.net_ns_id, "netdev": ids.net_ns_id, "userns": ids.user_ns_id, "pidns": ids.pid_ns_id}
         found: dict[str, list[Part]] = {}

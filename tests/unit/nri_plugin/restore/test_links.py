@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from nri_plugin.restore.links import NO_FOLLOW, check_links, check_root_links, held_mounts, without_following
+
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import Dump, read_dump
