@@ -124,6 +124,11 @@ class Policy:
     base_pull: Literal["IfNotPresent", "Always"] = "IfNotPresent"
     """Whether the base image of a checkpoint in archive format is pulled, with the pod's logins, also when the node has
     it: the kubelet's ``imagePullPolicy`` for what the pod does not name."""
+    node_images: Literal["preloaded", "verify", "everyone"] = "preloaded"
+    """For whom checkpoint images named by an annotation, and base images, are that the node has already. ``verify``: a
+    pod that could pull the image, and so for a checkpoint image that is the pod's own; ``preloaded``: so too, but what
+    was never pulled (imported by hand) is for everyone, and a pod's own image is the kubelet's to verify; ``everyone``:
+    all are for all. The kubelet's AlwaysVerify, NeverVerifyPreloadedImages and NeverVerify."""
     signature_keys: tuple[Path, ...] = ()
     """Public keys (PEM). Once there is one, a checkpoint image needs a cosign signature by any of them."""
     image_bytes: int = 0

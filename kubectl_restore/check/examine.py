@@ -13,16 +13,16 @@ from kubectl_restore.check.rootfs import Layer, image_layers, layers_of, look_up
 from kubectl_restore.image.base import AccessTo, is_archive_checkpoint, is_layered_checkpoint, named_base, recorded_base
 from kubectl_restore.reading import OpenCheckpoint
 from shared import oci
-from shared.criu.dump import Dump, check_structure, read_dump
+from shared.criu.dump import Dump
 from shared.criu.dump_host import read_dump_host
-from shared.criu.images import ImageDirectory
 from shared.criu.tmpfs import read_tmpfs
-from shared.errors import CheckpointInvalid, RestoreError
+from shared.errors import CheckpointInvalid, Refused, RestoreError
+from shared.judge import read
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.node_facts import NodeFacts
 from shared.preflight.cpu import dump_needs, level_needs
 from shared.preflight.files import compare_files, expected_files, volumes
-from shared.preflight.findings import Finding
+from shared.preflight.findings import Finding, Level
 from shared.preflight.platform import check_cpu, check_platform
 
 NO_BASE = "none"
@@ -48,6 +48,9 @@ def examine(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Rep
     except CheckpointInvalid as error:
         damaged = finding("CheckpointDamaged", "checkpoint", f"{error.reason}: {error.sentence}")
         return report_of(opened.name, against, [damaged])
+    except Refused as error:
+        refused = Finding(error.reason, Level.fails, "checkpoint", error.sentence)
+        return report_of(opened.name, against, [refused])
 
 
 def _against(question: Question) -> str:
@@ -58,8 +61,7 @@ def _against(question: Question) -> str:
 
 def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> Iterator[Finding]:
     checkpoint = read_checkpoint(opened.files)
-    check_structure(opened.files)
-    dump = read_dump(opened.files)
+    dump = read(opened.files).dump
     made = read_tmpfs(opened.files, dump.mounts)
     host = read_dump_host(opened.files)
     pages = sum(name.startswith("pages-") for name in dump.images)
@@ -74,7 +76,7 @@ def _findings(opened: OpenCheckpoint, question: Question, access: AccessTo) -> I
     else:
         yield finding("NotLinux", "machine", f"{machine.name} runs {machine.os}; only Linux restores: name a --node")
     yield from check_contents(dump, checkpoint.spec)
-    images = ImageDirectory(opened.files, "checkpoint")
+    images = dump.source
     needs = dump_needs(images, dump)
     expected, elsewhere = expected_files(images, dump)
     yield from volumes(elsewhere)

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from shared.archive import CheckpointFiles
-from shared.criu.images import ImageDirectory
-from shared.criu.mounts import read_mounts
-from shared.criu.structure import check_structure
-from shared.criu.tasks import Machine, read_tasks
+from shared.criu.tasks import Machine
 from shared.criu.tmpfs import read_tmpfs
+from shared.judge import read
 
 _ARCHITECTURES: Final[Mapping[Machine, str]] = {
     "x86_64": "amd64",
@@ -26,9 +24,10 @@ _ARCHITECTURES: Final[Mapping[Machine, str]] = {
 
 
 def check_dump(files: CheckpointFiles) -> str:
-    """The machine's name as OCI has it; raises CheckpointInvalid for a dump that is damaged or incomplete."""
-    check_structure(files)
-    images = ImageDirectory(files, "checkpoint")
-    tasks = read_tasks(images)
-    read_tmpfs(files, read_mounts(images, tuple(dict.fromkeys(task.ids.mnt_ns for task in tasks if task.alive))))
-    return _ARCHITECTURES[tasks[0].machine]
+    """The machine's name as OCI has it.
+
+    Raises CheckpointInvalid for a dump that is damaged or incomplete, Refused for one that no node restores in any pod.
+    """
+    dump = read(files).dump
+    read_tmpfs(files, dump.mounts)
+    return _ARCHITECTURES[dump.root.machine]

@@ -76,14 +76,13 @@ def manifest(
     from kubectl_restore.manifest.document import read_document
     from kubectl_restore.manifest.pod import Wanted
     from kubectl_restore.reading import open_source
-    from shared.criu.dump import check_structure, read_dump
+    from shared.judge import read
     from shared.metadata import read_checkpoint
 
     access = registries(registry)
     with progress(quiet=False) as bars, open_source(source, access, cluster, bars) as opened:
         checkpoint = read_checkpoint(opened.files)
-        check_structure(opened.files)
-        dump = read_dump(opened.files)
+        dump = read(opened.files).dump
         has_command = opened.image is None or opened.image.has_command
         named = "" if opened.image is None or source.startswith(("oci:", "oci-archive:")) else source
     wanted = Wanted(checkpoint, dump, image or named, annotate, runtime_class, has_command)

@@ -70,6 +70,7 @@ MOUNTS = method("snapshots", "Mounts", api.SnapshotRequest, api.MountsResponse)
 COMMIT = method("snapshots", "Commit", api.CommitSnapshotRequest, api.Empty)
 REMOVE_SNAPSHOT = method("snapshots", "Remove", api.SnapshotRequest, api.Empty)
 STAT_SNAPSHOT = method("snapshots", "Stat", api.SnapshotRequest, api.StatSnapshotResponse)
+CONTENT_INFO = method("content", "Info", api.ContentInfoRequest, api.ContentInfoResponse)
 CREATE_LEASE = method("leases", "Create", api.CreateLeaseRequest, api.CreateLeaseResponse)
 DELETE_LEASE = method("leases", "Delete", api.DeleteLeaseRequest, api.Empty)
 LIST_LEASES = method("leases", "List", api.ListLeasesRequest, api.ListLeasesResponse)
@@ -82,6 +83,9 @@ LIST_CONTAINERS = method("containers", "List", api.ListContainersRequest, api.Li
 
 CRI_METADATA: Final = "io.cri-containerd.container.metadata"
 """Extension of a containerd container that holds the CRI's own record (pkg/cri/store/container/metadata.go)."""
+
+SOURCE_LABEL: Final = "containerd.io/distribution.source."
+"""Begins the labels that say which repositories of a registry a blob was pulled from."""
 
 
 class Containerd:
@@ -149,6 +153,14 @@ class Containerd:
         except grpc.RpcError as error:
             raise failure(error, f"read {digest}") from error
         return bytes(data)
+
+    def was_pulled(self, digest: str) -> bool:
+        """Whether a manifest or index came from a registry: a pull labels it with the repository, an import does not.
+
+        Source: containerd core/remotes/docker/handler.go (AppendDistributionSourceLabel). Raises NotFound.
+        """
+        info = self.call(CONTENT_INFO, api.ContentInfoRequest(digest=digest), f"find {digest}").info
+        return any(label.startswith(SOURCE_LABEL) for label in info.labels)
 
     def read_json(self, digest: str) -> Mapping[str, Any]:
         """A manifest, index or config blob; raises NotFound, or Unavailable("ImageDamaged") if it is no JSON object."""
@@ -219,6 +231,11 @@ class Containerd:
         except NotFound:
             return False
         return True
+
+    def parent(self, key: str) -> str:
+        """What a snapshot was made on (a chain ID); raises NotFound."""
+        request = api.SnapshotRequest(snapshotter=self.snapshotter, key=key)
+        return self.call(STAT_SNAPSHOT, request, f"find snapshot {key}").info.parent
 
     # leases -------------------------------------------------------------------------------------------------------
     def create_lease(self, lease: str, labels: Mapping[str, str]) -> None:

@@ -17,7 +17,9 @@ POLL_S = 0.1
 """How soon a cancelled pull ends."""
 
 
-Logins = Callable[[str], Sequence[tuple[str, str]]]
+Login = tuple[str, str]
+"""User name and password."""
+Logins = Callable[[str], Sequence[Login]]
 """User names and passwords to try for an image reference, asked for only when it is to be pulled."""
 
 
@@ -28,25 +30,26 @@ def pull(
     timeout_s: float,
     cancelled: Event,
     logins: Logins = lambda reference: (),
-) -> None:
+) -> Login | None:
     """Pulls ``reference`` with each login in turn, without one where there is none, as the kubelet does.
 
-    Setting ``cancelled`` ends the pull. Raises Unavailable: ImagePullFailed with the registry's own reason (to the
-    last login), RuntimeAway, Cancelled.
+    Returns the login that the registry took; None where it was asked without one. Setting ``cancelled`` ends the pull.
+    Raises Unavailable: ImagePullFailed with the registry's own reason (to the last login), RuntimeAway, Cancelled.
     """
     found = logins(reference)
     for login in found[:-1]:
         try:
-            return _pull(containerd, reference, login, timeout_s, cancelled)
+            _pull(containerd, reference, login, timeout_s, cancelled)
+            return login
         except Unavailable as error:
             if error.reason != "ImagePullFailed":
                 raise
-    return _pull(containerd, reference, found[-1] if found else None, timeout_s, cancelled)
+    last = found[-1] if found else None
+    _pull(containerd, reference, last, timeout_s, cancelled)
+    return last
 
 
-def _pull(
-    containerd: Containerd, reference: str, login: tuple[str, str] | None, timeout_s: float, cancelled: Event
-) -> None:
+def _pull(containerd: Containerd, reference: str, login: Login | None, timeout_s: float, cancelled: Event) -> None:
     from nri_plugin.containerd import cri_pb2 as cri  # half a megabyte that a node which never pulls need not hold
 
     send = containerd.channel.unary_unary(

@@ -37,4 +37,5 @@ def drop_leftovers(config: Config) -> None:
         ) as containerd:
             for lease in containerd.leases(LEASE_PREFIX):
                 containerd.delete_lease(lease.id)
-    shutil.rmtree(config.paths.state / "images", ignore_errors=True)
+    for name in ("images", "pulls"):
+        shutil.rmtree(config.paths.state / name, ignore_errors=True)

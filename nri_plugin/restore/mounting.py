@@ -61,24 +61,17 @@ def unmount(target: Path) -> bool:
     return found
 
 
+def mount_points() -> frozenset[str]:
+    """Every mount point of this mount namespace."""
+    lines = Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n")
+    points = (_ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), line.split(b" ")[4]) for line in lines)
+    return frozenset(map(os.fsdecode, points))
+
+
 def mounts_below(directory: Path) -> Sequence[Path]:
     """Mount points at or below ``directory``, deepest first."""
-    prefix = f"{directory}/"
-    found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
-        point = os.fsdecode(_ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), line.split(b" ")[4]))
-        if point == str(directory) or point.startswith(prefix):
-            found.append(Path(point))
+    found = [Path(each) for each in mount_points() if each == str(directory) or each.startswith(f"{directory}/")]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
-
-
-def cgroup2_options() -> str:
-    """Options of the node's own cgroup2 mount, empty without one (proc_pid_mountinfo(5))."""
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-        kind, _, options = line.partition(" - ")[2].split(" ", 2)
-        if kind == "cgroup2":
-            return ",".join(option for option in options.split(",") if option not in ("rw", "ro"))
-    return ""
 
 
 def delete_tree(directory: Path) -> None:

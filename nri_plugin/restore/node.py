@@ -14,9 +14,10 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
+from nri_plugin.restore.cgroups import cgroup2_options
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
-from nri_plugin.restore.mounting import cgroup2_options
+from nri_plugin.restore.pull_rights import PullRights
 from nri_plugin.restore.signature import Signatures
 from nri_plugin.restore.verify import Verdict, Verdicts
 from nri_plugin.restore.written import write_judged, write_shared
@@ -65,6 +66,7 @@ class Node:
     signatures: Signatures = field(default_factory=Signatures)
     logins: Callable[[Subject, str], Sequence[tuple[str, str]]] = lambda subject, reference: ()
     """What the pod of a container may pull an image with."""
+    pull_rights: PullRights = field(init=False)
     lowers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By image digest: the directories of its committed root file system, as long as that snapshot stands."""
     verdicts: Verdicts = field(default_factory=Verdicts)
@@ -80,6 +82,9 @@ class Node:
     _checking: threading.Lock = field(default_factory=threading.Lock)
     _facts: tuple[tuple[str, int], NodeFacts] | None = None
     _kernel: tuple[NodeFacts, KernelCheck] | None = None
+
+    def __post_init__(self) -> None:
+        self.pull_rights = PullRights(self.config.paths.state)
 
     @classmethod
     def of(cls, config: Config) -> Node:

@@ -23,6 +23,10 @@
 | adjust     | limits restored processes would exceed: ``oom_score_adj N``, ``nofile SOFT:HARD`` … a line |
 | root-mode  | permission bits that the root directory had, in octal, where they are unusual               |
 | cover, python | what to look at and put right in the mount tree (cover.py); the Python and the program for it |
+| own-root   | where CRIU gets a root of its own: the Python and the program that make it (criu_root.py)    |
+| criu-mounts, criu-root/, hidden/ | what is mounted there, onto which directories, and what hides the rest |
+| own-cgroup | the same as ``cgroup``, where the pod has a cgroup namespace of its own                      |
+| bin/, ns/  | ``criu`` as the runtime finds it; marks that its root and namespaces are made, and entered   |
 | stopped    | pids (in the container) that were stopped when dumped                                        |
 | keep       | directory that restore.log is copied to                                                      |
 | work/      | CRIU's work directory                                                                        |

@@ -11,6 +11,7 @@ from typing import Any
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import CRI_METADATA
 from nri_plugin.restore import cover, options, rootfs
+from nri_plugin.restore.criu_root import write_criu_root
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.oldlog import log_lines
 from nri_plugin.restore.outcome import kept_directory
@@ -43,6 +44,7 @@ def write_plan(
     plan.write("namespaces", "".join(f"{ns.type} {options.lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
         plan.write("shares-mounts", "")
+    write_criu_root(plan, request, live)
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
     found = corrections(opened.dump, live)
     if limits := adjustments(found):

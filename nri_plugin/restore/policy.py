@@ -66,7 +66,7 @@ def waived(policy: Policy, request: RestoreRequest) -> frozenset[str]:
 
 
 def _check_source(policy: Policy, what: str, names: Sequence[str]) -> None:
-    if policy.registries != ("*",) and not any(_from_allowed(policy, name) for name in names):
+    if policy.registries != ("*",) and not any(from_allowed(policy, name) for name in names):
         raise Refused(
             "RegistryNotAllowed",
             f"the {what} {quoted(names[0]) if names else 'without a name'} is from a registry or repository that this "
@@ -82,7 +82,8 @@ def _check_size(what: str, size: int, limit: int, key: str) -> None:
         )
 
 
-def _from_allowed(policy: Policy, name: str) -> bool:
+def from_allowed(policy: Policy, name: str) -> bool:
+    """Whether the registry and repository of an image's name are allowed."""
     if is_digest(name):  # an image's id, which reads like docker.io/library/sha256 with a tag
         return False
     try:

@@ -17,6 +17,7 @@ from nri_plugin.restore.images import StoredImage, find_image
 from nri_plugin.restore.node import Node, OpenedCheckpoint
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.plan_files import write_plan
+from nri_plugin.restore.pull_rights import Puller, WantedImage
 from nri_plugin.restore.report import RestoreReport
 from nri_plugin.restore.request import RestoreRequest
 from shared import contract
@@ -54,7 +55,7 @@ def prepare(
             if image.layered and request.checkpoint is None:
                 plan.write("remove", "")
             if restores(request):
-                admit(node, config, request, image, report, answer)
+                admit(node, config, request, image, report, answer, cancelled)
                 cache.remember(image, request.checkpoint or request.image)
                 restore(node, config, request, plan, image, report, answer, cancelled)
             else:
@@ -124,9 +125,16 @@ def restore(
 
 
 def admit(
-    node: Node, config: Config, request: RestoreRequest, image: StoredImage, report: RestoreReport, answer: Answer
+    node: Node,
+    config: Config,
+    request: RestoreRequest,
+    image: StoredImage,
+    report: RestoreReport,
+    answer: Answer,
+    cancelled: Event,
 ) -> None:
-    """What the node's administrator says; a signature that was not seen yet is fetched after the answer."""
+    """What the node's administrator says, and whether the pod could pull the image; registries are asked after the
+    answer."""
     with report.phase("policy"):
         policy.check_pod(config.policy, request)
         policy.check_image_size(config.policy, image)
@@ -134,10 +142,24 @@ def admit(
         others = [each.name for each in node.containerd.images_by_digest(image.target)]
         names = [request.checkpoint or request.image, *others]
         policy.check_registry(config.policy, names)
+    # The kubelet verifies the pod's own image where it is new enough, and CRI-O has no way to be asked.
+    if request.checkpoint is not None or (config.policy.node_images == "verify" and not node.containerd.layered_only):
+        wanted = WantedImage("checkpoint image", image.chain_id, image.target, names)
+        pod = puller(node, config, request, cancelled)
+        if not pod.may(wanted):
+            answer(None)
+            with report.phase("pull rights"):
+                pod.require(wanted)
     if not node.signatures.known(config, image):
         answer(None)
         with report.phase("signature"):
             node.signatures.check(config, node.containerd, image, names)
+
+
+def puller(node: Node, config: Config, request: RestoreRequest, cancelled: Event) -> Puller:
+    """The pod as who pulls, or could pull, an image."""
+    logins = partial(node.logins, request.subject)
+    return Puller(node.pull_rights, node.containerd, config.policy, request.subject, logins, cancelled)
 
 
 def restores(request: RestoreRequest) -> bool:
@@ -228,14 +250,16 @@ def find_checkpoint(
             policy.check_registry(node.config.policy, [request.checkpoint])
         answer(None)
         with report.phase("pull"):
-            pull(
+            pod = puller(node, node.config, request, cancelled)
+            login = pull(
                 containerd,
                 request.checkpoint,
                 timeout_s=node.config.limits.pull_s,
                 cancelled=cancelled,
-                logins=partial(node.logins, request.subject),
+                logins=pod.logins,
             )
             found = find_image(containerd, request.checkpoint)
+            pod.granted(found.chain_id, request.checkpoint, login)
     if not found.is_checkpoint:
         raise Refused(
             "NotACheckpoint",
@@ -315,8 +339,7 @@ def prepare_rootfs(
             files,
             rootfs.Pulling(
                 config.limits.pull_s,
-                cancelled,
-                partial(node.logins, request.subject),
+                puller(node, config, request, cancelled),
                 partial(policy.check_base_registry, config.policy),
                 always=config.policy.base_pull == "Always",
             ),

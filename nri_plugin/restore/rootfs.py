@@ -17,21 +17,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from nri_plugin.containerd import containerd_pb2 as api
 from nri_plugin.containerd.client import Containerd, NotFound
-from nri_plugin.containerd.images import Logins, pull
+from nri_plugin.containerd.images import pull
 from nri_plugin.restore.images import LEASE_PREFIX, StoredImage, find_image, stored_image
 from nri_plugin.restore.mounting import OPTIONS_LIMIT_BYTES, empty
 from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.pull_rights import Puller, WantedImage
 from shared import oci
 from shared.archive import CheckpointFiles
 from shared.compression import Compression, sniff
 from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.metadata import BaseImage, Checkpoint
 
+BASE: Final = "checkpoint's base image"
 MEDIA_TYPES = {
     Compression.NONE: oci.LAYER,
     Compression.GZIP: oci.LAYER_GZIP,
@@ -55,12 +56,11 @@ class Pulling:
     """How base images are pulled."""
 
     limit_s: float
-    cancelled: Event
-    logins: Logins
+    pod: Puller
     check: Callable[[Sequence[str]], None]
     """Gets the reference before its registry is asked for anything; raises where that is not allowed."""
     always: bool = False
-    """Also what the node has, so that only a pod whose logins get the image is restored on it."""
+    """Also what the node has: for each restore the registry is asked anew."""
 
 
 def snapshot_name(image: StoredImage) -> str:
@@ -124,8 +124,37 @@ def check_base(containerd: Containerd, image: StoredImage, checkpoint: Checkpoin
 
 
 def require_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> StoredImage:
-    """The dump's base image, pulled when the node does not have it; raises what ``pull_base`` does."""
-    return find_base(containerd, base) or pull_base(containerd, base, pulling)
+    """The dump's base image, pulled when the node does not have it.
+
+    Raises what ``pull_base`` does, and PullNotAllowed where the node has it and the pod could not pull it.
+    """
+    found = find_base(containerd, base)
+    if found is None:
+        return pull_base(containerd, base, pulling)
+    pulling.pod.require(_wanted(containerd, found))
+    return found
+
+
+def check_standing(containerd: Containerd, base: BaseImage, snapshot: str, pulling: Pulling) -> None:
+    """Raises PullNotAllowed unless the pod could pull the base image that the committed ``snapshot`` was made on.
+
+    That image may be gone by now. Then it can be asked for by the checkpoint's name of it, which proves nothing unless
+    the same layers come of it.
+    """
+    chain_id = containerd.parent(snapshot)
+    found = find_base(containerd, base)
+    if found is not None and found.chain_id == chain_id:
+        pulling.pod.require(_wanted(containerd, found))
+    else:
+        reference = _reference_by_digest(base)
+        names = (reference,) if reference else ()
+        pulling.pod.require(WantedImage(BASE, chain_id, base.digest or "", names))
+
+
+def _wanted(containerd: Containerd, base: StoredImage) -> WantedImage:
+    """By the node's names: the checkpoint's could lead to a registry that says yes to everything."""
+    names = [each.name for each in containerd.images_by_digest(base.target)]
+    return WantedImage(BASE, base.chain_id, base.target, names)
 
 
 def pull_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> StoredImage:
@@ -139,12 +168,12 @@ def pull_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> Stor
         raise _base_unknown(base)
     pulling.check([reference])
     try:
-        pull(
+        login = pull(
             containerd,
             reference,
             timeout_s=pulling.limit_s,
-            cancelled=pulling.cancelled,
-            logins=pulling.logins,
+            cancelled=pulling.pod.cancelled,
+            logins=pulling.pod.logins,
         )
     except Unavailable as error:
         if error.reason != "ImagePullFailed":
@@ -157,6 +186,7 @@ def pull_base(containerd: Containerd, base: BaseImage, pulling: Pulling) -> Stor
     found = find_base(containerd, base)
     if found is None:
         raise Unavailable("BaseImageMissing", f"the runtime pulled {reference} but does not list its digest")
+    pulling.pod.granted(found.chain_id, reference, login)
     return found
 
 
@@ -178,6 +208,7 @@ def ensure_snapshot(
     if pulling.always:
         pull_base(containerd, checkpoint.base, pulling)
     if containerd.hold_snapshot(image.lease, name):
+        check_standing(containerd, checkpoint.base, name, pulling)
         return name
     # Pulled outside the lock: a replica that is cancelled must not wait for another's pull.
     base = require_base(containerd, checkpoint.base, pulling)

@@ -44,6 +44,8 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	[ "$1" = rights ] && printf "FileExceeds: the checkpoint has %s, on a volume on which no user of the checkpoint may open it so; give the pod's user or fsGroup that right, or take a new checkpoint when the file is closed" "$busy" && return
 	[ "$1" = cover ] && [ "$busy" ] && printf 'WritableFileOpen: the pod asks for %s read-only, where a process of the checkpoint has a file open for writing; leave that out, or take a new checkpoint when the file is closed' "$busy" && return
 	[ "$1" = cover ] && printf "CoverFailed: the restored container's mounts cannot be made what the pod asks for" && return
+	[ "$1" = root ] && printf "MountFailed: the runtime did not start CRIU in the root that was made for it; see whether %s takes criu from its PATH" "$runtime" && return
+	[ -f "$plan/ns/failed" ] && printf 'MountFailed: the root and the cgroup namespace that CRIU is started in cannot be made: %s' "$(tail -n 1 "$plan/work/criu-root.log")" && return
 	[ "$1" = 137 ] && printf 'RestoreTimeout: CRIU did not finish within %s s' "$restore_s" && return
 	why=$(grep -a 'Error (' "$plan/work/restore.log" 2>/dev/null | grep -avE "Can't setup RLIMIT|cgroupd: recv req" | head -n 1)
 	[ "$why" ] || why=$(sed -n 's/.*"level":"error".*"msg":"\(.*\)","time.*/\1/p' "$plan/work/runc.log" 2>/dev/null | tail -n 1)
@@ -52,6 +54,8 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	"Can't open file proc/"*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
 	"Can't open file "*' on restore: No such file or directory' | 'File '*' has bad size '*)
 		printf 'OpenFileDiffers: a process has a file open that is not there as it was; what volumes and /dev/shm hold is not part of a checkpoint, so give the pod the same volume with that file in it, or take a new checkpoint when the file is closed: %s' "$why" ;;
+	"Can't open file "*' on restore: Read-only file system')
+		why=${why#"Can't open file "} && printf 'WritableFileOpen: the checkpoint has /%s open for writing, which the pod mounts read-only; remove readOnly from that volumeMount, or take a new checkpoint when the file is closed' "${why% on restore: *}" ;;
 	*': Too many levels of symbolic links')
 		printf 'FileExceeds: a file or Unix socket of the checkpoint has a link on the way to its path, which CRIU does not follow here; give the program a path without links (below /var/run they may be), and take a new checkpoint: %s' "$why" ;;
 	*) printf 'CriuFailed: CRIU cannot restore the container: %s' "$why" ;;
@@ -69,6 +73,8 @@ crun_options() { # sets $own to those of criu.conf for which this crun has flags
 	while read -r word; do
 		case $can in *" --$word"*) own="$own --$word" ;; esac
 	done <"$plan/criu.conf"
+	# Before crun 1.26 CRIU manages cgroups all the same, of which its image has none, and wants a directory for them.
+	echo 'cgroup-yard /tmp' >>"$plan/criu.conf"
 	# runc dumps masked files under this name, crun looks for each under its own.
 	echo 'external mnt[/dev/null]:/dev/null' >>"$plan/criu.conf"
 	export CRIU_CONFIG_FILE="$plan/criu.conf"
@@ -83,6 +89,20 @@ into_groups() { # <pid>: brings it and all below into the container's cgroup
 	done
 }
 
+criu_root() { # sets $within to what has the runtime start CRIU in its own root and cgroup namespace
+	within=''
+	[ -f "$plan/own-root" ] || [ -f "$plan/own-cgroup" ] || return 0
+	# Where the runtime mounts the rootfs for CRIU (runc libcontainer/criu_linux.go, crun src/libcrun/criu.c).
+	folder=${root:-/run/${crun:-runc}} below=$id/criu-root
+	[ "$crun" ] && folder=$bundle below=criu-root
+	case $folder in /var/run/*) folder=${folder#/var} ;; esac
+	# Where crun has systemd make a scope, it puts the container into a group below it (crun(1), run.oci.systemd.subgroup).
+	subgroup=''
+	[ "$crun" ] && [ "$flags" ] && [ -f /sys/fs/cgroup/cgroup.controllers ] &&
+		! grep -qF run.oci.systemd.subgroup "$bundle/config.json" && subgroup=/container
+	within="$here/criu-root"
+}
+
 run_restore() { # the runtime's own restore, ended with us or when it takes too long
 	set --
 	while IFS= read -r word; do set -- "$@" "$word"; done <"$plan/argv"
@@ -92,10 +112,18 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 	apart='unshare --mount --propagation slave'
 	[ -f "$plan/shares-mounts" ] && apart=''
 	# shellcheck disable=SC2086
-	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL \
-		$apart "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
+	set -- "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
 		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
 		--detach $own "$id"
+	criu_root
+	[ "$within" ] && set -- "$within" "$plan" "$folder" "$below" "$rootfs" "$subgroup" "$@"
+	# shellcheck disable=SC2086
+	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL $apart "$@"
+	result=$?
+	# With shared mounts, the cgroup namespace was held by a mount on the node itself.
+	[ "$apart" ] || [ ! -f "$plan/own-cgroup" ] || umount -l "$plan/ns/cgroup" 2>/dev/null
+	[ "$result" = 0 ] && [ "$within" ] && [ ! -f "$plan/ns/entered" ] && result=root
+	return 0
 }
 
 guard() { # undoes the restore when we are killed in the middle of it: only a process that outlives us can
@@ -126,7 +154,6 @@ restore() {
 	[ -f "$plan/root-mode" ] && IFS= read -r mode <"$plan/root-mode" && chmod "$mode" "$rootfs"
 	guard
 	run_restore 8<&-
-	result=$?
 	[ "$result" = 0 ] && identity load <"$plan/identity"
 	if [ "$result" = 0 ] && [ ! -f "$plan/cancelled" ]; then
 		[ -f "$plan/remove" ] && rm -rf -- "$rootfs/.nri-restore"

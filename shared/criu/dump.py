@@ -27,10 +27,9 @@ from shared.criu.open_files import (
 )
 from shared.criu.seccomp_filters import SeccompFilter, read_filters
 from shared.criu.socket_queues import QueuedPacket, read_packets
-from shared.criu.structure import check_structure
 from shared.criu.tasks import Task, read_tasks
 
-__all__ = ["Dump", "GhostFile", "SeccompFilter", "check_structure", "dump_of", "read_dump"]
+__all__ = ["Dump", "GhostFile", "SeccompFilter", "dump_of", "read_dump"]
 
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2

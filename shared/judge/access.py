@@ -18,6 +18,7 @@ from shared.criu.dump import Dump
 from shared.criu.mounts import MS_RDONLY, MountEntry
 from shared.criu.open_files import RegularFile
 from shared.errors import Refused
+from shared.judge.memory import files_written_by_mappings
 from shared.judge.paths import is_bind, is_read_only, where
 from shared.spec import RuntimeSpec
 
@@ -63,11 +64,12 @@ def _change(entry: MountEntry, wanted: Access) -> list[AccessChange]:
 def access_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """WritableFileOpen: the kernel would not make the mount read-only, and the file could be written on."""
     tightened = {each.mount: each.path for each in access_changes(dump, live) if each.access != "rw"}
+    mapped = files_written_by_mappings(dump.source, dump) if tightened else set()
     for file in dump.files:
         if not isinstance(file, RegularFile) or file.mount not in tightened:
             continue
         writing = file.flags & os.O_ACCMODE != os.O_RDONLY and not file.flags & os.O_PATH
-        if writing and (file.mode is None or stat.S_ISREG(file.mode)):
+        if (writing or (file.kind, file.id) in mapped) and (file.mode is None or stat.S_ISREG(file.mode)):
             yield writable_file_open(tightened[file.mount], file.path)
 
 
@@ -77,5 +79,5 @@ def writable_file_open(mount: str, file: str) -> Refused:
     return Refused(
         "WritableFileOpen",
         f"the pod asks for {what}, but the checkpoint has {file} open there for writing, which would let it write on; "
-        f"leave {field} out, or take a new checkpoint when the file is closed",
+        f"remove {field} from the pod there, or take a new checkpoint when the file is closed",
     )

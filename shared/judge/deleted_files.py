@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from shared.criu.criu_pb2 import FileEntry, GhostChunkEntry, GhostFileEntry, RemapFilePathEntry
+from shared.criu.criu_pb2 import GhostChunkEntry, GhostFileEntry, RemapFilePathEntry
 from shared.criu.decode import damaged
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, join
@@ -21,6 +21,7 @@ from shared.criu.raw_content import after_first, content_start
 from shared.errors import Refused
 from shared.judge.open_flags import TMPFILE
 from shared.judge.paths import is_bind, is_read_only, where
+from shared.judge.regular_files import REGULAR, of_kind
 from shared.judge.rules import Fields, Rules, bounded, default, free
 from shared.judge.writing import ImageFile, Raw, image_file
 from shared.spec import RuntimeSpec
@@ -66,7 +67,7 @@ FIELDS: Final[Fields] = {
 def check_deleted_files(images: ImageDirectory, dump: Dump) -> None:
     """Raises CheckpointInvalid("ImageDamaged") for what CRIU would judge otherwise, crash on or spin over."""
     name = images.path(Kind.REMAP_FPATH.file())
-    regular = {entry.id: entry.reg for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("reg")}
+    regular = {entry.id: entry.reg for entry in of_kind(images, REGULAR)}
     devices = {mount.id: mount.device for mount in dump.mounts}
     threads = {thread.tid for task in dump.tasks for thread in task.threads}
     remapped: set[int] = set()

@@ -10,13 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from shared.criu.criu_pb2 import FileEntry
 from shared.criu.decode import damaged
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.errors import Refused
 from shared.judge.open_flags import flags_rule, id_rule, owner_rule
-from shared.judge.regular_files import held
+from shared.judge.regular_files import EPOLL, held, of_kind
 from shared.judge.rules import Fields, bounded, derived, free
 from shared.spec import RuntimeSpec
 
@@ -75,12 +74,15 @@ def check_epoll(images: ImageDirectory, dump: Dump) -> None:
 
     CRIU has descriptors of its own in each process while it restores it.
     """
+    epolls = of_kind(images, EPOLL)
+    if not epolls:
+        return
     numbers: dict[int, set[int]] = defaultdict(set)
     holders: dict[int, set[int]] = defaultdict(set)
     for table, descriptor in held(images, dump):
         numbers[table].add(descriptor.fd)
         holders[descriptor.id].add(table)
-    for entry in images.entries(Kind.FILES, FileEntry):
+    for entry in epolls:
         for watched in entry.epfd.tfd:
             if not any(watched.tfd in numbers[table] for table in holders[entry.id]):
                 raise damaged(
@@ -93,7 +95,7 @@ def epoll_refusals(images: ImageDirectory, live: RuntimeSpec) -> Iterator[Refuse
     """TimerExceeds for a watch that keeps the machine awake."""
     if "CAP_BLOCK_SUSPEND" in live.capabilities.bounding:
         return
-    for entry in images.entries(Kind.FILES, FileEntry):
+    for entry in of_kind(images, EPOLL):
         if any(watched.events & EPOLLWAKEUP for watched in entry.epfd.tfd):
             yield Refused(
                 "TimerExceeds",

@@ -41,6 +41,8 @@ FIELDS: Final[Fields] = {
 
 def check_locks(images: ImageDirectory, dump: Dump) -> None:
     """Raises CheckpointInvalid("ImageDamaged") for a lock of no process or descriptor, or of an unknown type."""
+    if not _locks(images):
+        return
     numbers = {(table, descriptor.fd) for table, descriptor in held(images, dump)}
     tables = {task.pid: task.ids.files for task in dump.tasks if task.alive}
     for lock in _locks(images):

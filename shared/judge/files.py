@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from shared.criu.criu_pb2 import FdinfoEntry, FileEntry
+from shared.criu.criu_pb2 import FileEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.open_files import KINDS
@@ -117,10 +117,7 @@ def _tables(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[ImageF
     for table in regular_files.tables(dump):
         if Kind.FDINFO.file(table) not in images:
             continue
-        made = []
-        for entry in regular_files.descriptors(images, table):
-            copied = FdinfoEntry()
-            copied.CopyFrom(entry)
-            rules.apply(copied, Kind.FDINFO.file(table))
-            made.append(copied)
-        yield image_file(Kind.FDINFO, made, table)
+        name, entries = Kind.FDINFO.file(table), regular_files.descriptors(images, table)
+        for entry in entries:
+            rules.apply(entry, name)
+        yield image_file(Kind.FDINFO, entries, table)

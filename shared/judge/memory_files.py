@@ -6,10 +6,11 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from shared.criu.criu_pb2 import FileEntry, MemfdInodeEntry
+from shared.criu.criu_pb2 import MemfdInodeEntry
 from shared.criu.decode import damaged
 from shared.criu.images import ImageDirectory, Kind
 from shared.judge.open_flags import flags_rule, id_rule, owner_rule
+from shared.judge.regular_files import MEMORY, of_kind
 from shared.judge.rules import Fields, Rules, bounded, free
 from shared.judge.writing import ImageFile, image_file
 
@@ -84,7 +85,7 @@ def memory_file_images(images: ImageDirectory, rules: Rules) -> Iterator[ImageFi
 
 
 def _wanted(images: ImageDirectory) -> set[int]:
-    return {entry.memfd.inode_id for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("memfd")}
+    return {entry.memfd.inode_id for entry in of_kind(images, MEMORY)}
 
 
 def _inodes(images: ImageDirectory) -> list[MemfdInodeEntry]:

@@ -20,6 +20,7 @@ from shared.criu.images import ImageDirectory, Kind, text
 from shared.criu.raw_content import with_content
 from shared.errors import Refused
 from shared.judge.open_flags import flags_rule, id_rule, owner_rule
+from shared.judge.regular_files import FIFO, PIPE, REGULAR, of_kind
 from shared.judge.rules import Fields, Rules, bounded, free
 from shared.judge.writing import ImageFile, Raw
 from shared.spec import RuntimeSpec
@@ -57,12 +58,12 @@ def check_pipes(images: ImageDirectory) -> None:
     A regular file of the FIFO's own number is what CRIU before 3.2 dumped (criu/fifo.c, open_fifo_fd).
     """
     name = images.path(Kind.FILES.file())
-    regular = _regular(images)
-    for entry in images.entries(Kind.FILES, FileEntry):
-        if entry.HasField("fifo"):
-            file = regular.get(entry.fifo.regf_id) if entry.fifo.HasField("regf_id") else None
-            if file is None or not stat.S_ISFIFO(file.mode):
-                raise damaged(name, f"has the FIFO {entry.id}, whose file is missing or no FIFO")
+    fifos = of_kind(images, FIFO)
+    regular = _regular(images) if fifos else {}
+    for entry in fifos:
+        file = regular.get(entry.fifo.regf_id) if entry.fifo.HasField("regf_id") else None
+        if file is None or not stat.S_ISFIFO(file.mode):
+            raise damaged(name, f"has the FIFO {entry.id}, whose file is missing or no FIFO")
     for kind in (Kind.PIPES_DATA, Kind.FIFO_DATA):
         numbers: set[int] = set()
         for data, _ in _data(images, kind):
@@ -83,8 +84,10 @@ def pipe_refusals(images: ImageDirectory, dump: Dump, live: RuntimeSpec) -> Iter
         )
     volumes = {mount.id for mount in dump.mounts if mount.external is not None}
     filled = {data.pipe_id for data, _ in _data(images, Kind.FIFO_DATA) if data.handle_bytes}
+    fifos = of_kind(images, FIFO)
+    if not fifos:
+        return
     regular = _regular(images)
-    fifos = [entry for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("fifo")]
     written = {
         (file.mnt_id, file.name)
         for entry in fifos
@@ -102,9 +105,8 @@ def pipe_refusals(images: ImageDirectory, dump: Dump, live: RuntimeSpec) -> Iter
 
 def pipe_images(images: ImageDirectory, written: Callable[[FileEntry], bool], rules: Rules) -> Iterator[ImageFile]:
     """pipes-data.img and fifo-data.img, of pipes that ``written`` files are of. Raises Refused("FieldExceeds")."""
-    entries = [entry for entry in images.entries(Kind.FILES, FileEntry) if written(entry)]
-    pipes = {entry.pipe.pipe_id for entry in entries if entry.HasField("pipe")}
-    fifos = {entry.fifo.pipe_id for entry in entries if entry.HasField("fifo")}
+    pipes = {entry.pipe.pipe_id for entry in of_kind(images, PIPE) if written(entry)}
+    fifos = {entry.fifo.pipe_id for entry in of_kind(images, FIFO) if written(entry)}
     for kind, numbers in ((Kind.PIPES_DATA, pipes), (Kind.FIFO_DATA, fifos)):
         name = kind.file()
         pieces: list[bytes | Raw] = [kind.header]
@@ -125,4 +127,4 @@ def _data(images: ImageDirectory, kind: Kind) -> Iterator[tuple[PipeDataEntry, i
 
 
 def _regular(images: ImageDirectory) -> dict[int, RegFileEntry]:
-    return {entry.id: entry.reg for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("reg")}
+    return {entry.id: entry.reg for entry in of_kind(images, REGULAR)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shared.archive import CheckpointFiles
 from shared.criu.dump import Dump, dump_of
 from shared.criu.images import ImageDirectory
+from shared.criu.structure import check_structure
 from shared.judge.descriptors import descriptors_file
 from shared.judge.table import DANGERS, RULES
 from shared.judge.writing import ImageFile
@@ -28,6 +29,7 @@ def read(files: CheckpointFiles, *, directory: str = "checkpoint") -> Reading:
     """
     images = ImageDirectory(files, directory)
     dump = dump_of(images)
+    check_structure(images, dump.tasks, dump.mounts)
     for danger in DANGERS:
         for refused in danger.relations(images, dump):
             raise refused

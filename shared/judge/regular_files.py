@@ -42,6 +42,7 @@ PARTS: Final = {
     20: "pidfd",
 }
 """The part of a FileEntry by its type (fdinfo.proto, fd_types; criu/files.c, collect_one_file)."""
+REGULAR, PIPE, FIFO, EPOLL, INOTIFY, TERMINAL, FANOTIFY, MEMORY = 1, 2, 3, 7, 8, 11, 12, 18
 _DESCRIPTORS_MAX: Final = 1 << 20
 """The kernel's own limit where nobody raised fs.nr_open; the table takes memory up to the highest number."""
 _PART: Final = bounded("the only part, and the one that the type names")
@@ -129,6 +130,11 @@ def check_descriptors(images: ImageDirectory, dump: Dump) -> None:
             if kinds.get(entry.id) != entry.type:
                 name = images.path(Kind.FDINFO.file(table))
                 raise damaged(name, f"has the descriptor {entry.fd} of a file that files.img does not have")
+
+
+def of_kind(images: ImageDirectory, *kinds: int) -> list[FileEntry]:
+    """Entries of these kinds, by their numbers; ``check_entries`` sees that each has the part of its kind."""
+    return [entry for entry in images.entries(Kind.FILES, FileEntry) if entry.type in kinds]
 
 
 def tables(dump: Dump) -> tuple[int, ...]:

@@ -53,10 +53,10 @@ def socket_paths_on_volumes(dump: Dump, live: RuntimeSpec) -> tuple[SocketPlace,
         return ()
     users: tuple[FileUser, ...] | None = None
     capabilities = sum(1 << NAMES.index(name) for name in _OF_USE if within_reach(name, live))
-    mounts = _live_mounts(dump, live)
+    mounts = live_mounts(dump, live)
     found: dict[SocketPlace, None] = {}
     for file, path in _with_paths(dump):
-        point = _innermost(mounts, resolved(path))
+        point = innermost(mounts, resolved(path))
         mount = mounts.get(point)
         if mount is not None and is_bind(mount.type, mount.options):
             users = users if users is not None else users_of(dump, live)
@@ -69,7 +69,7 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     sockets = tuple(_with_paths(dump))
     if not sockets:
         return
-    dumped, mounts = {mount.id: mount for mount in dump.mounts}, _live_mounts(dump, live)
+    dumped, mounts = {mount.id: mount for mount in dump.mounts}, live_mounts(dump, live)
     own = {spelt_once(mount.mountpoint) for mount in dump.mounts}
     points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
     users = None if within_reach("CAP_CHOWN", live) else users_of(dump, live)
@@ -78,9 +78,9 @@ def socket_place_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
             continue  # no socket can be there at all (unix_sockets.py)
         if not may_mount(live):
             yield from _recorded(file, path, dumped, points)
-        point = _innermost(mounts, resolved(path))
+        point = innermost(mounts, resolved(path))
         mount = mounts.get(point)
-        in_root = mount is None and _innermost(own, resolved(path)) == "/"
+        in_root = mount is None and innermost(own, resolved(path)) == "/"
         if (live.root_readonly and in_root) or (mount is not None and is_read_only(mount.options)):
             what, field = ("/", "readOnlyRootFilesystem") if mount is None else (mount.destination, "readOnly")
             yield Refused(
@@ -113,7 +113,7 @@ def _recorded(
     mount = mounts.get(file.mount)
     if mount is not None:
         inside = {point for namespace, point in points if namespace == mount.namespace}
-        if spelt_once(mount.mountpoint) in (_innermost(inside, spelt_once(path)), _innermost(inside, resolved(path))):
+        if spelt_once(mount.mountpoint) in (innermost(inside, spelt_once(path)), innermost(inside, resolved(path))):
             return
     yield Refused(
         "SocketExceeds",
@@ -140,14 +140,7 @@ def _with_paths(dump: Dump) -> Iterator[tuple[UnixSocket, str]]:
             yield file, path
 
 
-def live_mount(path: str, live: RuntimeSpec) -> Mount | None:
-    """The innermost mount of the live container there; None: the root. A later one covers an earlier one."""
-    mounts = {resolved(mount.destination): mount for mount in live.mounts}
-    point = _innermost(set(mounts), resolved(path))
-    return mounts.get(point)
-
-
-def _live_mounts(dump: Dump, live: RuntimeSpec) -> dict[str, Mount]:
+def live_mounts(dump: Dump, live: RuntimeSpec) -> dict[str, Mount]:
     """The live container's mounts by where they are: as the pod says, and as the kernel does, by way of links."""
     asked = {resolved(mount.destination): mount for mount in live.mounts}
     seen = {
@@ -158,7 +151,7 @@ def _live_mounts(dump: Dump, live: RuntimeSpec) -> dict[str, Mount]:
     return seen | asked
 
 
-def _innermost(points: Container[str], path: str) -> str:
+def innermost(points: Container[str], path: str) -> str:
     while path != "/" and path not in points:
         path = path.rpartition("/")[0] or "/"
     return path

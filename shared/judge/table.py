@@ -18,7 +18,7 @@ from shared.criu.images import ImageDirectory
 from shared.errors import Refused
 from shared.judge import (
     files,
-    foreign,
+    images,
     inventory,
     ipc,
     kernel_objects,
@@ -62,7 +62,7 @@ DANGERS: Final = (
     Danger("open files", files.FIELDS, files.relations, files.image_files),
     Danger("sockets", socket_fields.FIELDS, socket_relations.relations, socket_images.image_files),
     Danger("kernel objects", kernel_objects.FIELDS, kernel_objects.relations),
-    Danger("foreign images", foreign.FIELDS),
+    Danger("foreign images", images.FIELDS),
 )
 
 

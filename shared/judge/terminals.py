@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from shared.criu.criu_pb2 import FileEntry, RegFileEntry, TermiosEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry
+from shared.criu.criu_pb2 import RegFileEntry, TermiosEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry
 from shared.criu.decode import damaged
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, text
@@ -20,6 +20,7 @@ from shared.criu.mounts import MountEntry
 from shared.errors import Refused
 from shared.judge.open_flags import flags_rule, id_rule, owner_rule
 from shared.judge.places import foreign
+from shared.judge.regular_files import REGULAR, TERMINAL, of_kind
 from shared.judge.rules import Fields, Rules, bounded, derived, free
 from shared.judge.writing import ImageFile, image_file
 from shared.spec import RuntimeSpec
@@ -103,8 +104,9 @@ def check_terminals(images: ImageDirectory, dump: Dump) -> None:
         if info.HasField("termios") and not _CHARACTERS_MIN <= len(info.termios.c_cc) <= _CHARACTERS_MAX:
             raise damaged(name, f"has {len(info.termios.c_cc)} special characters of the terminal {info.id}")
     files = images.path(Kind.FILES.file())
-    regular = {entry.id: entry.reg for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("reg")}
-    for terminal in _terminals(images):
+    terminals = _terminals(images)
+    regular = {entry.id: entry.reg for entry in of_kind(images, REGULAR)} if terminals else {}
+    for terminal in terminals:
         if terminal.tty_info_id not in infos:
             raise damaged(files, f"has the terminal {terminal.id}, of which tty-info.img says nothing")
         file = regular.get(terminal.regf_id) if terminal.HasField("regf_id") else None
@@ -144,10 +146,11 @@ def terminal_refusals(images: ImageDirectory, dump: Dump, live: RuntimeSpec, *, 
     """
     if privileged:
         return
+    terminals = _terminals(images)
     infos = {info.id: info for info in _infos(images)}
     mounts = {mount.id: mount for mount in dump.mounts}
-    regular = {entry.id: entry.reg for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("reg")}
-    for terminal in _terminals(images):
+    regular = {entry.id: entry.reg for entry in of_kind(images, REGULAR)} if terminals else {}
+    for terminal in terminals:
         info, file = infos[terminal.tty_info_id], regular[terminal.regf_id]
         mount = mounts.get(file.mnt_id)
         if mount is None or not _is_place(info, file, mount, live):
@@ -215,7 +218,7 @@ def _settle(info: TtyInfoEntry) -> None:
 
 
 def _terminals(images: ImageDirectory) -> list[TtyFileEntry]:
-    return [entry.tty for entry in images.entries(Kind.FILES, FileEntry) if entry.HasField("tty")]
+    return [entry.tty for entry in of_kind(images, TERMINAL)]
 
 
 def _infos(images: ImageDirectory) -> list[TtyInfoEntry]:

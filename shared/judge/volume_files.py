@@ -18,7 +18,7 @@ from shared.criu.open_files import RegularFile
 from shared.judge.file_rights import FileUser, users_of, within_reach
 from shared.judge.paths import is_bind
 from shared.judge.places import may_mount, watches
-from shared.judge.socket_places import live_mount
+from shared.judge.socket_places import innermost, live_mounts, resolved
 from shared.spec import RuntimeSpec
 
 _ANY_FILE, _ANY_READING = "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"
@@ -41,7 +41,7 @@ class VolumeFile:
     path: str
     """In the container."""
     volume: str
-    """Destination of the live mount that it is on …"""
+    """Where the live mount is that it is on …"""
     source: str
     """… and what of the node that mount shows."""
     users: tuple[FileUser, ...]
@@ -60,15 +60,17 @@ def volume_files(dump: Dump, live: RuntimeSpec) -> tuple[VolumeFile, ...]:
         return ()
     searches = 1 << NAMES.index(_ANY_READING) if within_reach(_ANY_READING, live) else 0
     users: tuple[FileUser, ...] = ()
+    mounts = live_mounts(dump, live)
     found: dict[VolumeFile, None] = {}
     for deed, path in _paths(dump):
-        mount = live_mount(path, live)
+        point = innermost(mounts, resolved(path))
+        mount = mounts.get(point)
         if mount is None or not is_bind(mount.type, mount.options):
             continue
         if any(within_reach(capability, live) for capability in _DEEDS[deed]):
             continue
         users = users or users_of(dump, live)
-        found[VolumeFile(deed, path, mount.destination, mount.source, users, searches)] = None
+        found[VolumeFile(deed, path, point, mount.source, users, searches)] = None
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from shared.criu.images import ImageDirectory, Kind
 from shared.errors import Refused
 from shared.judge.deleted_files import GHOST, ghost, remaps
 from shared.judge.open_flags import flags_rule, id_rule, owner_rule
-from shared.judge.regular_files import check_path
+from shared.judge.regular_files import FANOTIFY, INOTIFY, check_path, of_kind
 from shared.judge.rules import Fields, bounded, default, derived, free
 
 _INODE, _MOUNT = 1, 2
@@ -85,7 +85,7 @@ def check_watches(images: ImageDirectory, dump: Dump) -> None:
     """Raises CheckpointInvalid for what CRIU would crash on, and for watches of mounts that the dump does not have."""
     name = images.path(Kind.FILES.file())
     mounts = {mount.id for mount in dump.mounts}
-    for entry in images.entries(Kind.FILES, FileEntry):
+    for entry in of_kind(images, INOTIFY, FANOTIFY):
         numbers = [watch.wd for watch in entry.ify.wd]
         if len(set(numbers)) != len(numbers):
             raise damaged(name, f"has a watch of the file {entry.id} twice")
@@ -109,7 +109,7 @@ def watch_refusals(images: ImageDirectory) -> Iterator[Refused]:
         if entry.remap_type == GHOST
         for made in (ghost(images, entry.remap_id),)
     }
-    for entry in images.entries(Kind.FILES, FileEntry):
+    for entry in of_kind(images, INOTIFY, FANOTIFY):
         for (device, inode), handle in _handles(entry):
             if not handle.path and (device, inode & _U32_MAX) not in deleted:
                 yield Refused(

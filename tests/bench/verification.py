@@ -10,15 +10,15 @@ from typing import Final
 
 from nri_plugin.restore.verify import Verdicts
 from shared.archive import open_checkpoint
-from shared.criu.dump import check_structure, read_dump
 from shared.criu.tmpfs import read_tmpfs
-from shared.judge import PodIdentity, seccomp, seccomp_program
+from shared.judge import NodeSide, PodIdentity, read, seccomp, seccomp_program
 from shared.metadata import read_checkpoint
 from tests.bench.measurement import Benchmark, Result, compare
 from tests.bench.setting import MANY, Setting
 
 _FIRST_MS, _AGAIN_MS = 25.0, 1.0
 _REPLICAS: Final = 5
+NODE: Final = NodeSide("6.18.0")
 
 
 def _ms(action: Callable[[], object]) -> float:
@@ -30,8 +30,8 @@ def _ms(action: Callable[[], object]) -> float:
 def _measure(setting: Setting, runs: int) -> Iterator[Result]:
     with open_checkpoint(setting.many.archive) as files:
         checkpoint = read_checkpoint(files)
-        reading = [_ms(lambda: (check_structure(files), read_dump(files))) for _ in range(runs)]
-        dump = read_dump(files)
+        reading = [_ms(lambda: read(files)) for _ in range(runs)]
+        dump = read(files).dump
         special = read_tmpfs(files, dump.mounts)
     processes = len(dump.tasks)
     assert processes >= MANY
@@ -42,7 +42,7 @@ def _measure(setting: Setting, runs: int) -> Iterator[Result]:
         seccomp_program.read_filter.cache_clear()
         seccomp.granted.cache_clear()
         verify = partial(Verdicts().verify, "digest", dump, checkpoint.spec)
-        took = [_ms(partial(verify, spec, PodIdentity(), special, frozenset())) for spec in live]
+        took = [_ms(partial(verify, spec, PodIdentity(), special, frozenset(), NODE)) for spec in live]
         first.append(took[0])
         again += took[1:]
     yield compare(

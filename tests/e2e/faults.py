@@ -147,17 +147,22 @@ def restore_runc(node: Node, **settings: int) -> Iterator[None]:
 
 @contextmanager
 def criu_hook(node: Node, script: str) -> Iterator[None]:
-    """Inside, CRIU runs ``script`` at each stage of a restore or dump; $CRTOOLS_SCRIPT_ACTION says which (criu(8))."""
-    hook, options = node.path("/opt/hook"), node.path("/etc/criu/default.conf")
-    hook.write_text(f"#!/bin/sh\n{script}\n")
-    hook.chmod(0o755)
+    """Inside, CRIU runs ``script`` at each stage of a restore or dump; $CRTOOLS_SCRIPT_ACTION says which (criu(8)).
+
+    The script sees the node's files; CRIU, which restores in a root of its own, has what is below /usr.
+    """
+    hook, called = node.path("/opt/hook"), node.path("/usr/local/sbin/criu-hook")
+    options = node.path("/etc/criu/default.conf")
+    hook.write_text(f"{script}\n")
+    called.write_text("#!/bin/sh\nexec nsenter --mount=/proc/1/ns/mnt sh /opt/hook\n")
+    called.chmod(0o755)
     options.parent.mkdir(exist_ok=True)
-    options.write_text("action-script /opt/hook\n")
+    options.write_text("action-script /usr/local/sbin/criu-hook\n")
     try:
         yield
     finally:
-        options.unlink()
-        hook.unlink()
+        for each in (options, called, hook):
+            each.unlink()
 
 
 def processes_naming(node: Node, word: str) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,45 @@ def test_counter_resumes_from_a_layered_image(crio: Crio, registry: Registry, tm
     crio.remove(container)
     wait_for(lambda: not crio.machine.path(f"/run/nri-restore/{container.id}").exists(), "the plan to go")
     wait_for(lambda: not list(crio.machine.path("/run/nri-restore/views").iterdir()), "its view to go")
+
+
+POD_CGROUPS = """\
+for top in /sys/fs/cgroup/*; do
+	[ -L $top ] && continue
+	mkdir -p $top{group}; for group in $top{top} $top{group}; do for file in cpuset.cpus cpuset.mems; do
+		[ ! -f $group/$file ] || cat $top/$file >$group/$file
+	done; done
+done"""
+"""The kubelet's part: the pod's cgroup in every hierarchy of version 1, with processors and memory nodes."""
+
+
+@pytest.mark.parametrize("wrapped", ["crun", "runc"])
+def test_container_with_a_cgroup_namespace_of_version_1_has_its_own_again(
+    crio: Crio, registry: Registry, tmp_path: Path, wrapped: Wrapped
+) -> None:
+    def begin(name: str, image: str, *command: str) -> Running:
+        sandbox = replace(crio.run_pod_sandbox(name), own_cgroups=True)
+        crio.machine.sh(POD_CGROUPS.format(group=sandbox.cgroup, top="/kubepods"))
+        container = crio.create(sandbox, image, *command)
+        crio.start(container)
+        wait_for(lambda: len(numbers(crio.log(container))) > 3, "the container to count")
+        return container
+
+    def seen(container: Running) -> tuple[list[str], str]:
+        groups = inside(crio, container, "cat", "/proc/self/cgroup").splitlines()
+        return groups, inside(crio, container, "readlink", "/proc/self/ns/cgroup")
+
+    crio.configure(wrapped)
+    first = begin("own", pulled(crio, registry, BASE), *COMMAND)
+    before, _ = seen(first)
+    path = tmp_path / "own.tar"
+    path.write_bytes(crio.checkpoint(first))
+    crio.remove_all()
+    second = begin("again", pulled(crio, registry, built(registry, path, "layered")))
+    groups, namespace = seen(second)
+    assert groups == before
+    assert any(line.endswith(":memory:/") for line in groups), groups
+    assert namespace != crio.machine.sh("readlink /proc/1/ns/cgroup")
 
 
 def test_archive_image_is_refused_with_what_to_do(crio: Crio, registry: Registry, archive: Path) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.contract import HANDLER
 from tests.e2e.cluster import RealNodes
 from tests.e2e.faults import counts_on
+from tests.e2e.joined import LOGIN, Joined, joined_node, private_registry, pull_secret
 from tests.e2e.node.counter import printed
 from tests.e2e.node.image import busybox_image
 from tests.e2e.node.kubelet import Kubelet
@@ -26,88 +24,23 @@ from tests.e2e.node.registry import Registry
 from tests.e2e.node.roots import base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec
 from tests.e2e.node.waiting import wait_for
-from tests.e2e.restoring import KEEPS_NOTHING, Images, Taken, checkpointed, with_daemon
-from tests.support.kube_api import KubeApi
+from tests.e2e.restoring import Images, Taken, checkpointed
 from tests.support.kube_objects import resource
 
-CA = "/opt/nri-restore/checkout/tests/data/tls/ca.pem"
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
-PRIVATE_PORT = 5001
-LOGIN = ("robot", "s3cret")
-HTPASSWD = "robot:$2b$04$8xulP.TpVSLj2aWPuxf.6eiYqC7MRjdkVoUSBYz8k6kpSqsmeR/Si"
-"""The same, as bcrypt: the only form docker-registry reads."""
-PRIVATE = f"""\
-version: 0.1
-storage:
-  filesystem: {{rootdirectory: /var/lib/registry}}
-http: {{addr: ':{PRIVATE_PORT}'}}
-auth: {{htpasswd: {{realm: private, path: /etc/htpasswd}}}}
-"""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A node whose daemon knows the API server."""
-
-    api: KubeApi
-    node: Node
-
-    def events(self, pod: str) -> list[tuple[str, str]]:
-        """What our daemon posted: reason and message."""
-        kind = resource("events")
-        assert kind
-        return [
-            (each["reason"], each["message"])
-            for each in self.api.objects.find(kind)
-            if each["involvedObject"]["name"] == pod and each.get("source", {}).get("component") == "nri-restore"
-        ]
-
-    def run(self, name: str, image: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> None:
-        container = {"name": "counter", "image": image}
-        metadata = {"name": name, "annotations": annotations or {}}
-        wanted = {"nodeName": "old", "runtimeClassName": HANDLER, "containers": [container], **spec}
-        self.api.run_pod({"metadata": metadata, "spec": wanted})
 
 
 @pytest.fixture
 def joined(network: Network, node_17: Node) -> Iterator[Joined]:
-    with KubeApi(RealNodes({"old": node_17}), address=network.host) as api:
-        api.create("RuntimeClass", HANDLER, handler=HANDLER)
-        # The stub's certificate is for 127.0.0.1 only.
-        port = api.url.rpartition(":")[2]
-        relay = "/opt/nri-restore/checkout/tests/e2e/node/relay.py"
-        running = node_17.spawn(["/usr/bin/python3", relay, port, f"{network.host}:{port}"], "/var/log/relay-api.log")
-        wait_for(lambda: f"127.0.0.1:{port}" in node_17.run(["ss", "-Hltn"]).stdout, "the relay to the API server")
-        document = api.kubeconfig()
-        document["clusters"][0]["cluster"] = {"server": f"https://127.0.0.1:{port}", "certificate-authority": CA}
-        kubeconfig = node_17.path("/etc/nri-restore/kubeconfig")
-        kubeconfig.write_text(json.dumps(document))
-        cluster = "[cluster]\nkubeconfig = '/etc/nri-restore/kubeconfig'\nnode = 'old'\n"
-        if node_17.daemon is not None and node_17.daemon.running:
-            node_17.stop_daemon()
-        with_daemon(node_17, KEEPS_NOTHING + cluster)
-        yield Joined(api, node_17)
-        node_17.stop_daemon()
-        kubeconfig.unlink()
-        running.stop()
+    with joined_node(network, node_17) as joined:
+        yield joined
 
 
 @pytest.fixture
 def private(registry: Registry, node_17: Node, node_21: Node) -> Iterator[str]:
     """``HOST:PORT`` of a registry with the other's images, for who can log in."""
-    machine = registry.machine
-    machine.path("/etc/private.yml").write_text(PRIVATE)
-    machine.path("/etc/htpasswd").write_text(f"{HTPASSWD}\n")
-    server = machine.spawn(["docker-registry", "serve", "/etc/private.yml"], "/var/log/private.log")
-    address = f"{machine.address}:{PRIVATE_PORT}"
-    wait_for(lambda: f":{PRIVATE_PORT}" in machine.run(["ss", "-Hltn"]).stdout, "the private registry")
-    folders = [node.path(f"/etc/containerd/certs.d/{address}") for node in (node_17, node_21)]
-    for folder in folders:
-        folder.mkdir(parents=True)
-        host = f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n'
-        (folder / "hosts.toml").write_text(f'server = "http://{address}"\n{host}')
-    yield address
-    server.stop()
+    with private_registry(registry, node_17, node_21) as private:
+        yield private.address
 
 
 @pytest.fixture
@@ -119,12 +52,6 @@ def taken_private(private: str, registry: Registry, node_21: Node, kubelet_of: A
     kubelet: Kubelet = kubelet_of(node_21)
     spec = ContainerSpec(base, "counter", ("sh", "-c", COUNTER))
     return checkpointed(kubelet, checkpoints, PodSpec("private"), spec, lambda each: len(printed(each)) > 3)
-
-
-def pull_secret(address: str) -> str:
-    user, password = LOGIN
-    document = {"auths": {address: {"username": user, "password": password}}}
-    return base64.b64encode(json.dumps(document).encode()).decode()
 
 
 def test_private_base_image_is_pulled_with_the_pods_secret_and_the_pod_says_how_it_went(

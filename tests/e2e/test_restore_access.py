@@ -135,7 +135,7 @@ def test_file_that_turns_out_to_be_open_for_writing_undoes_the_restore(
     kubelet.remove_all()
     read_only = (DATA, SETTINGS, replace(HELD, read_only=True))
     container = create(kubelet, forged, image, mounts=read_only, **may_mount)
-    with pytest.raises(CriError, match="WritableFileOpen: the pod asks for /held read-only") as failure:
+    with pytest.raises(CriError, match="WritableFileOpen: the checkpoint has /held/file open for writing") as failure:
         container.start()
     assert failure.value.details.count("WritableFileOpen") == 1
     assert not container.log()[len(forged.logged) :]

@@ -14,13 +14,12 @@ from kubectl_restore.inspect.gather import gather
 from nri_plugin.restore.oldlog import log_lines
 from shared.checkpoint_files import CheckpointFiles
 from shared.criu import criu_pb2 as pb
-from shared.criu.dump import check_structure, read_dump
 from shared.criu.dump_host import read_dump_host
-from shared.criu.images import ImageDirectory, header
+from shared.criu.images import header
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
-from shared.judge import PodIdentity, check_settings, refusals
+from shared.judge import PodIdentity, check_settings, read, refusals
 from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.preflight.cpu import dump_needs
@@ -119,10 +118,9 @@ def read_everything(files: CheckpointFiles) -> None:
         checkpoint = read_checkpoint(files)
         attempt(lambda: check_mounts(checkpoint.spec.mounts, _live().mounts), (RestoreError,))
         attempt(lambda: check_settings(checkpoint.spec, _live(), IDENTITY), (RestoreError,))
-        check_structure(files)
-        dump = read_dump(files)
+        dump = read(files).dump
         special = read_tmpfs(files, dump.mounts)
-        images = ImageDirectory(files, "checkpoint")
+        images = dump.source
         dump_needs(images, dump)
         expected_files(images, dump)
         list(check_contents(dump, checkpoint.spec))

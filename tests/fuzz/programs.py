@@ -29,7 +29,7 @@ ALLOW, ERRNO = 0x7FFF0000, 0x00050001
 
 
 def _filter(content: bytes) -> None:
-    found = read_filter(content[: len(content) // 8 * 8])  # check_structure has refused any other length
+    found = read_filter(content[: len(content) // 8 * 8])  # read_filters has refused any other length
     for architecture in (0xC000003E, 0x40000003, 0xC00000B7, 7):
         answers = found.answers(architecture)
         for intervals in (answers.allowed, answers.denied):

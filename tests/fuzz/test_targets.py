@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_restore.inspect.gather import gather
-from shared.criu.dump import check_structure, read_dump
+from shared.judge import read
 from tests.fuzz.bounds import RanAway, bounded
 from tests.fuzz.checkpoint import MemoryFiles, sound
 from tests.fuzz.every import EVERY
@@ -70,8 +70,7 @@ def test_every_finding_belongs_to_a_target() -> None:
 
 def test_the_checkpoint_that_inputs_are_put_into_is_sound() -> None:
     files = MemoryFiles(dict(sound()))
-    check_structure(files)
-    assert len(read_dump(files).tasks) == 2
+    assert len(read(files).dump.tasks) == 2
     assert len(gather(files, "checkpoint.tar").processes) == 2
 
 

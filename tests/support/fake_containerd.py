@@ -87,6 +87,6 @@ class FakeContainerd(grpc.GenericRpcHandler):
 
         if name not in self.answers:
             return None
-        if name.startswith("Content/"):
+        if name in {"Content/Read", "Content/Write"}:
             return grpc.stream_stream_rpc_method_handler(streaming)
         return grpc.unary_unary_rpc_method_handler(unary)

@@ -36,6 +36,8 @@ class Sandbox:
     """Its files on the node: hostname, resolv.conf, shm …"""
     annotations: Mapping[str, str] = field(default_factory=dict)
     handler: str = HANDLER
+    own_cgroups: bool = False
+    """Whether its containers have cgroup namespaces, as everywhere with version 2."""
 
     def namespace(self, kind: str) -> str:
         return f"/run/{kind}ns/{self.id}"
@@ -161,6 +163,7 @@ def container_spec(request: Request) -> dict[str, Any]:
                     for kind, short in (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
                 ),
                 {"type": "mount"},
+                *([{"type": "cgroup"}] if sandbox.own_cgroups else []),
             ],
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),

@@ -31,6 +31,7 @@ _KEPT_FILES: Final = (
     "/run/nri-restore/metrics.sock",
     "/var/lib/cni/networks/pods/last_reserved_ip",
     "/var/lib/cni/networks/pods/lock",
+    "/var/lib/nri-restore/pulls",  # who could pull what outlives the image, and expires by itself
 )
 _KEPT_FOLDERS: Final = ("/run/containerd", "/var/lib/cni")
 """Made at the first pod or with containerd, and kept on purpose."""

@@ -15,8 +15,8 @@ from tests.e2e.node.waiting import wait_for
 _BOOTED: Final = {"running", "degraded"}
 """systemctl(1), is-system-running; degraded: modules cannot be loaded here."""
 
-_RUNC: Final = "/usr/local/bin/runc-without-weights"
-_WITHOUT_WEIGHTS: Final = """\
+RUNC: Final = "/usr/local/bin/runc-without-weights"
+WITHOUT_WEIGHTS: Final = """\
 #!/bin/sh
 # The host has bound all controllers to version 1: cgroups of version 2 have no cpu.weight, which runc insists on.
 for word; do
@@ -37,9 +37,9 @@ class SystemdNode(Node):
         del self.files[DAEMON_CONFIGURATION]
         self.files[config.MAIN] = config.unconfigured(flavour)
         if self.only_cgroup2 and any(each.options for each in cgroups.hierarchies()):
-            self.files[_RUNC] = _WITHOUT_WEIGHTS
+            self.files[RUNC] = WITHOUT_WEIGHTS
             runc = f'    [plugins."{config.CRI[flavour]}".containerd.runtimes.runc'
-            options = f'{runc}.options]\n      BinaryName = "{_RUNC}"\n'
+            options = f'{runc}.options]\n      BinaryName = "{RUNC}"\n'
             self.files[config.MAIN] = self.files[config.MAIN].replace(f"{runc}]", f"{options}{runc}]")
 
     def start(self) -> None:
@@ -49,7 +49,7 @@ class SystemdNode(Node):
 
     def start_containerd(self) -> None:
         wait_for(lambda: self.systemctl("is-system-running", check=False) in _BOOTED, "systemd to have booted")
-        self.sh(f"[ ! -e {_RUNC} ] || chmod 755 {_RUNC}")
+        self.sh(f"[ ! -e {RUNC} ] || chmod 755 {RUNC}")
         self._wait_for_cri(lambda: self.systemctl("is-active", "containerd", check=False) == "active")
 
     def stop_containerd(self) -> None:

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.archive import Compression, open_checkpoint
-from shared.criu.dump import check_structure, read_dump
+from shared.criu.dump import read_dump
 from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
-from shared.errors import CheckpointInvalid
+from shared.errors import CheckpointInvalid, Refused
+from shared.judge import read
 from shared.metadata import read_checkpoint
 from shared.spec import parse_spec
 from tests.support.checkpoints import SyntheticDump, compress, containerd, crio, podman, runtime_spec, tar_of
@@ -31,12 +32,12 @@ def read_everything(content: bytes) -> None:
         path.write_bytes(content)
         try:
             with open_checkpoint(path) as files:
-                for reader in (read_checkpoint, read_dump, check_structure):
+                for reader in (read_checkpoint, read_dump, read):
                     try:
                         found = reader(files)
                         if reader is read_dump:
                             read_tmpfs(files, found.mounts)
-                    except CheckpointInvalid as error:
+                    except (CheckpointInvalid, Refused) as error:
                         assert_readable(error)
         except CheckpointInvalid as error:
             assert_readable(error)

@@ -34,6 +34,8 @@ CALLS: dict[str, tuple[str, Call]] = {
     "commit": ("Snapshots/Commit", lambda client: client.commit("k", "n", lease="l")),
     "remove_snapshot": ("Snapshots/Remove", lambda client: client.remove_snapshot("k")),
     "has_snapshot": ("Snapshots/Stat", lambda client: client.has_snapshot("k")),
+    "parent": ("Snapshots/Stat", lambda client: client.parent("k")),
+    "was_pulled": ("Content/Info", lambda client: client.was_pulled(DIGEST)),
     "create_lease": ("Leases/Create", lambda client: client.create_lease("l", {})),
     "delete_lease": ("Leases/Delete", lambda client: client.delete_lease("l")),
     "leases": ("Leases/List", lambda client: client.leases("l")),
@@ -217,3 +219,16 @@ def test_snapshot_is_held_before_it_is_looked_for(fake: FakeContainerd, containe
     assert (held.id, held.resource.id, held.resource.type) == ("mine", "key", "snapshots/overlayfs")
     fake.fail("Snapshots/Stat", CODE.NOT_FOUND)
     assert not containerd.hold_snapshot("mine", "key")
+
+
+@pytest.mark.parametrize(("label", "pulled"), [("distribution.source.registry.example", True), ("gc.ref", False)])
+def test_what_was_pulled_says_from_where(
+    fake: FakeContainerd, containerd: Containerd, label: str, pulled: bool
+) -> None:
+    fake.answer("Content/Info", api.ContentInfoResponse(info={"labels": {f"containerd.io/{label}": "team/app"}}))
+    assert containerd.was_pulled(DIGEST) is pulled
+
+
+def test_parent_of_a_snapshot_is_what_it_was_made_on(fake: FakeContainerd, containerd: Containerd) -> None:
+    fake.answer("Snapshots/Stat", api.StatSnapshotResponse(info={"parent": DIGEST}))
+    assert containerd.parent("k") == DIGEST

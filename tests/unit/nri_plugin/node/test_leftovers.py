@@ -33,6 +33,7 @@ def containerd(tmp_path: Path) -> Iterator[FakeContainerd]:
 @pytest.fixture
 def config(tmp_path: Path, containerd: FakeContainerd) -> Config:
     (tmp_path / "state/images").mkdir(parents=True)
+    (tmp_path / "state/pulls").mkdir()
     (tmp_path / "run" / PLAN).mkdir(parents=True)
     return Config(
         runtime=Runtime(socket=tmp_path / "containerd.sock"),
@@ -44,7 +45,7 @@ def test_our_leases_plans_and_notes_go(config: Config, containerd: FakeContainer
     drop_leftovers(config)
     assert [api.DeleteLeaseRequest.FromString(each).id for each in containerd.asked(DELETE)] == [f"{LEASE_PREFIX}aa"]
     assert not (config.paths.plans / PLAN).exists()
-    assert not (config.paths.state / "images").exists()
+    assert not list(config.paths.state.iterdir())
 
 
 def test_nothing_goes_while_the_daemon_runs(config: Config, containerd: FakeContainerd) -> None:

@@ -84,6 +84,28 @@ def test_open_file_of_a_volume_holds_them(dumped: Dumped) -> None:
     assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
 
 
+def with_watch(path: str) -> SyntheticDump:
+    dump = SyntheticDump.of_processes()
+    handle = pb.FhEntry(path=path.encode(), mnt_id=dump.mount_of(path).mnt_id)
+    watcher = pb.InotifyFileEntry(id=77, wd=[pb.InotifyWdEntry(wd=1, f_handle=handle)])
+    dump.add_file(pb.FileEntry(type=8, id=77, ify=watcher), descriptor=9)
+    return dump
+
+
+def with_odd_name(name: bytes) -> SyntheticDump:
+    dump = with_file("/srv/x")
+    dump.images["files.img"][-1].reg.name = name  # type: ignore[attr-defined]
+    return dump
+
+
+@pytest.mark.parametrize("dump", [with_watch("/srv"), with_odd_name(b"/l\xff/x"), with_odd_name(b"/l\\xff/x")])
+def test_what_nobody_can_look_at_afterwards_holds_the_root(dump: SyntheticDump, dumped: Dumped) -> None:
+    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
+    with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
+        check_links(read(dump, dumped), root_unseen=False, release=OLD)
+    assert failure.value.reason == "KernelUnfit"
+
+
 def test_mount_that_never_followed_is_left_so(dumped: Dumped) -> None:
     dump = with_socket("/run/app.sock")
     dump.add_mount("/data", ext_key=b"/data", flags=NO_FOLLOW)
@@ -138,6 +160,7 @@ def test_ordinary_paths_pass(dump: SyntheticDump, dumped: Dumped, tmp_path: Path
     ("dump", "links"),
     [
         (with_file("/link/x"), {"link": "/etc"}),
+        (with_watch("/link/x"), {"link": "/etc"}),
         (with_file("/srv/a/b/x"), {"srv/a": "/proc/self/fd"}),
         (with_socket("/link/x"), {"link": "/etc"}),
         (with_socket("/var/run/x"), {"var/run": "/etc"}),

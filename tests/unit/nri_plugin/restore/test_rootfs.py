@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import BinaryIO, cast
 
 import pytest
@@ -17,6 +16,7 @@ from nri_plugin.containerd.client import Containerd
 from nri_plugin.restore import rootfs
 from nri_plugin.restore.images import StoredImage
 from nri_plugin.restore.plan import Plan
+from nri_plugin.restore.pull_rights import Puller
 from shared import oci
 from shared.archive import open_checkpoint
 from shared.errors import Refused, RestoreError, Unavailable
@@ -130,6 +130,7 @@ def test_what_is_known_of_a_snapshot_is_forgotten_before_another_is_made(
 ) -> None:
     """The runtime may have collected the one that was there a moment ago."""
     monkeypatch.setattr(rootfs, "require_base", lambda *arguments: BASE)
+    monkeypatch.setattr(rootfs, "check_standing", lambda *arguments: None)
     containerd.has = there
     folder = checkpoints.write_directory(containerd.upper.parent / "checkpoint", checkpoints.containerd())
     with open_checkpoint(folder) as opened:
@@ -138,7 +139,7 @@ def test_what_is_known_of_a_snapshot_is_forgotten_before_another_is_made(
             ARCHIVE,
             read_checkpoint(opened),
             opened,
-            rootfs.Pulling(1, Event(), lambda reference: (), lambda references: None),
+            rootfs.Pulling(1, cast(Puller, None), lambda references: None),
             lock=lock,
             making=lambda: containerd.steps.append("forget"),
         )

@@ -719,3 +719,36 @@ def test_reason_from_crius_log_is_shown_so_that_nothing_obeys_it(wrapper: Any) -
     assert why.startswith("CriuFailed: CRIU cannot restore the container: no ?[2J?]0;t? ?? ??? file aaa")
     assert len(why) <= 2001
     assert wrapper.logged == [f"restore: {why.strip()}"]
+
+
+# ---- CRIU's own root ----
+
+
+def test_runtime_that_starts_another_criu_than_ours_is_refused(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
+    (wrapper.plan / "ns").mkdir()
+    wrapper.behaves("restored=$$")
+    assert wrapper.create().returncode == 1
+    assert "MountFailed: the runtime did not start CRIU in the root that was made for it" in wrapper.logged[0]
+
+
+def test_runtime_finds_our_criu_first_and_knows_where_its_root_is(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
+    (wrapper.plan / "ns").mkdir()
+    wrapper.behaves(
+        f': >"$NRI_RESTORE_PLAN/ns/entered"; echo "$PATH $NRI_RESTORE_CRIU_ROOT" >{wrapper.folder}/seen; restored=$$'
+    )
+    assert wrapper.create().returncode == 0
+    path, place = (wrapper.folder / "seen").read_text().split()
+    assert path.startswith(f"{wrapper.plan}/bin:")
+    assert place == f"/run/root/{'c' * 64}/criu-root"
+
+
+def test_root_that_cannot_be_made_is_said(wrapper: Any) -> None:
+    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
+    (wrapper.plan / "ns").mkdir()
+    log = wrapper.plan / "work/criu-root.log"
+    why = "/x cannot be mounted at /y: No space left on device"
+    wrapper.behaves(f'echo "{why}" >>{log}; : >"$NRI_RESTORE_PLAN/ns/failed"; status=1')
+    assert wrapper.create().returncode == 1
+    assert "cannot be made: /x cannot be mounted at /y: No space left on device" in wrapper.logged[0]

@@ -19,7 +19,7 @@ def test_restore_runc_is_small() -> None:
 
 def test_every_program_can_be_run_and_what_is_read_cannot() -> None:
     executable = {each.name for each in RUNTIME.iterdir() if each.stat().st_mode & 0o111}
-    assert executable == {"restore-runc", "undo-restore", "unlock-network"}
+    assert executable == {"confined-criu", "criu-root", "restore-runc", "undo-restore", "unlock-network"}
 
 
 def test_unlock_network_takes_away_what_criu_leaves_and_nothing_else(wrapper: Any) -> None:

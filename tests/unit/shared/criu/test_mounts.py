@@ -106,3 +106,46 @@ def test_missing_image_is_named(dumped: Dumped, refused: Refused) -> None:
     del dump.images["mountpoints-13.img"]
     with refused("FileMissing", "mountpoints-13.img"):
         mounts(dump, dumped)
+
+
+def second_root(dump: SyntheticDump) -> None:
+    dump.add_mount("/", parent_mnt_id=4711)
+
+
+def circle(dump: SyntheticDump) -> None:
+    dump.add_mount("/a", mnt_id=501, parent_mnt_id=502)
+    dump.add_mount("/b", mnt_id=502, parent_mnt_id=501)
+
+
+def no_root(dump: SyntheticDump) -> None:
+    dump.mount("/").mountpoint = b"/mnt"
+
+
+def without_number(dump: SyntheticDump) -> None:
+    dump.mount("/proc").mnt_id = 0
+
+
+def negative(dump: SyntheticDump) -> None:
+    dump.mount("/proc").mnt_id = 1 << 31
+
+
+@pytest.mark.parametrize("change", [second_root, circle, no_root, without_number, negative])
+def test_mounts_that_are_no_tree_are_refused(
+    change: Callable[[SyntheticDump], None], dumped: Dumped, refused: Refused
+) -> None:
+    dump = SyntheticDump.of_processes()
+    change(dump)
+    with refused("ImageDamaged", "checkpoint/mountpoints-13.img", ""):
+        mounts(dump, dumped)
+
+
+def test_mount_of_two_namespaces_is_refused(dumped: Dumped, refused: Refused) -> None:
+    dump = SyntheticDump.of_processes(2)
+    dump.nest_mounts(2)
+    dump.images["mountpoints-14.img"][-1].mnt_id = 147  # type: ignore[attr-defined]
+    for entry in dump.images["mountpoints-14.img"]:
+        if entry.parent_mnt_id == 1147:  # type: ignore[attr-defined]
+            entry.parent_mnt_id = 147  # type: ignore[attr-defined]
+    images = ImageDirectory(dumped(dump), "checkpoint")
+    with refused("ImageDamaged", "checkpoint/mountpoints-14.img", "another mount namespace"):
+        read_mounts(images, (13, 14))

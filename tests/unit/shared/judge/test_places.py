@@ -1,0 +1,61 @@
+"""Watched files are looked for where the kernel told them, like open ones, and nowhere that the pod hides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.judge.open_files import open_file_refusals
+from shared.judge.places import opens_on_volumes
+from tests.support.checkpoints import SyntheticDump
+from tests.support.open_files import INOTIFY, with_every_kind
+from tests.support.pods import Security, read, spec
+
+POD = Security(tty=True)
+
+
+def watching(path: str, mount: str | None) -> SyntheticDump:
+    made = with_every_kind(POD)
+    watcher: Any = next(each for each in made.images["files.img"] if each.id == INOTIFY)  # type: ignore[attr-defined]
+    handle = watcher.ify.wd[0].f_handle
+    handle.path = path.encode()
+    handle.ClearField("mnt_id")
+    if mount is not None:
+        handle.mnt_id = made.mount(mount).mnt_id
+    return made
+
+
+@pytest.mark.parametrize(
+    ("path", "mount"), [("/data/conf", "/data"), ("/etc", "/"), ("/etc", None), ("/data", "/data")]
+)
+def test_watch_where_the_kernel_told_it_passes(path: str, mount: str | None) -> None:
+    assert list(open_file_refusals(read(watching(path, mount)), spec(POD))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "reason"),
+    [
+        ("/data/conf", "/", "FileExceeds"),
+        ("/data/conf", None, "FileExceeds"),
+        ("/etc", "/data", "FileExceeds"),
+        ("/proc/1/root/etc", "/proc", "FileExceeds"),
+        ("/proc/self/fd/1000", "/proc", "FileExceeds"),
+        ("/proc/acpi/x", "/proc/acpi", "ProtectedPathOpen"),
+    ],
+)
+def test_watch_elsewhere_is_refused(path: str, mount: str | None, reason: str) -> None:
+    found = list(open_file_refusals(read(watching(path, mount)), spec(POD)))
+    assert reason in {each.reason for each in found}
+    assert path in found[0].sentence
+
+
+def test_watch_by_way_of_a_link_of_a_tmpfs_is_refused() -> None:
+    found = list(open_file_refusals(read(watching("/data/conf", "/data")), spec(POD), frozenset({"/data/conf"})))
+    assert "by way of a link" in found[0].sentence
+
+
+def test_watch_on_a_volume_counts_as_a_file_there() -> None:
+    assert opens_on_volumes(read(watching("/data/conf", "/data")))
+    assert not opens_on_volumes(read(watching("/data", "/data")))
+    assert not opens_on_volumes(read(watching("/etc", None)))
