@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +14,11 @@ from shared.judge.rules import Fields
 from shared.judge.table import RULES
 from tests.e2e.restoring import Taken
 from tests.hostile.attack import Victim
-from tests.hostile.generator.campaign import Campaign, Figures, Made
+from tests.hostile.generator.campaign import Campaign, Made
 from tests.hostile.generator.difference import Written
 from tests.hostile.generator.edits import Edit, NotPossible, apply
 from tests.hostile.generator.judging import judged, judged_from
-from tests.hostile.generator.outcome import Outcome, Twin, Verdict, outcome
+from tests.hostile.generator.outcome import Outcome, Twin, outcome
 from tests.hostile.generator.restoring import Restored, chosen, restore
 from tests.hostile.generator.sample import InMemory, Sample, twin
 from tests.hostile.in_process import forged, unpack
@@ -79,13 +80,11 @@ def differs_from_disk(campaign: Campaign, folder: Path, count: int = WHOLE) -> l
     return found
 
 
-def _came(judge: object) -> str | Written:
-    assert callable(judge)
+def _came(judge: Callable[[], Written]) -> str:
+    """The code of the refusal, or what stands for the images that CRIU would get."""
     try:
-        written: Written = judge()
+        written = judge()
     except RestoreError as error:
         return error.reason
-    return {name: list(pieces) for name, pieces in written.items()}
-
-
-__all__ = ["FIELDS", "Figures", "Generated", "Verdict", "differs_from_disk"]
+    pieces = [(name, *map(repr, written[name])) for name in sorted(written)]
+    return f"images {sha256(repr(pieces).encode()).hexdigest()[:12]}"

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from shared.checkpoint_files import CheckpointFiles
 from shared.spec import RuntimeSpec
 from tests.hostile.attack import AS_USER, Twin, Victim
+from tests.hostile.forgery import Forgery
 from tests.hostile.generator.layout import MESSAGES, Part, parse, pattern_of
 from tests.hostile.in_process import forged, live_of
 
@@ -147,11 +148,10 @@ def fill(message: Any) -> None:
 def twin(name: str, victim: Victim, changed: Mapping[str, bytes | None]) -> Twin:
     """The checkpoint with these files changed, as the real path takes it."""
 
-    def change(forgery: Any) -> None:
+    def change(forgery: Forgery) -> None:
         for file, content in changed.items():
+            forgery.raw(file.removeprefix(FOLDER), content or b"")
             if content is None:
-                forgery.files.pop(file, None)
-            else:
-                forgery.files[file] = content
+                del forgery.files[file]
 
     return Twin(name, change, victim)
