@@ -34,6 +34,7 @@ def judged_from(path: Path, sample: Sample) -> Written:
         in_diff: tuple[SpecialFile, ...] = ()
         if checkpoint.rootfs_diff:
             in_diff = diff_special_files(files, checkpoint.rootfs_diff, limit_bytes=DIFF_BYTES_MAX)
+    with open_checkpoint(path) as files:
         return _written(sample, files, checkpoint, in_diff)
 
 
@@ -54,8 +55,9 @@ _known: dict[tuple[str, Path], tuple[Checkpoint, tuple[SpecialFile, ...]]] = {}
 def _written(
     sample: Sample, files: CheckpointFiles, checkpoint: Checkpoint, in_diff: tuple[SpecialFile, ...]
 ) -> Written:
-    reading = read(files)
-    special = (*read_tmpfs(files, reading.dump.mounts), *in_diff)
+    with files:
+        reading = read(files)
+        special = (*read_tmpfs(files, reading.dump.mounts), *in_diff)
     check_mounts(checkpoint.spec.mounts, sample.live.mounts)
     check_diff(checkpoint)
     judgement = judge(reading.dump, checkpoint.spec, sample.live, PodIdentity(), special, node=NODE)

@@ -22,13 +22,14 @@ FOLDER: Final = "checkpoint/"
 
 
 class InMemory(CheckpointFiles):
-    """Files by name, some of them other than in the checkpoint they come from."""
+    """Files by name, some of them other than in the checkpoint they come from; nothing is read when it is closed."""
 
     def __init__(self, files: Mapping[str, bytes], changed: Mapping[str, bytes | None] | None = None) -> None:
         self.path = Path("/memory")
         self._changed = dict(changed or {})
         self._names = {name: None for name in (*files, *self._changed) if self._changed.get(name, b"") is not None}
         self._files = files
+        self._closed = False
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
@@ -40,12 +41,14 @@ class InMemory(CheckpointFiles):
         return len(self.content(name))
 
     def open(self, name: str) -> BinaryIO:
+        assert not self._closed, f"{name} is read after the checkpoint was closed"
         return cast(BinaryIO, io.BytesIO(self.content(name)))
 
     def close(self) -> None:
-        pass
+        self._closed = True
 
     def content(self, name: str) -> bytes:
+        """A file's bytes, for the suite itself."""
         if name not in self._names:
             raise self._missing(name)
         found = self._changed.get(name)
