@@ -7,7 +7,7 @@ Sources: criu/pipes.c (do_collect_pipe_data), criu/sk-queue.c (read_sk_queues), 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -23,12 +23,19 @@ _SKIPPED_AT_ONCE: Final = 1 << 20
 
 def with_content(
     images: ImageDirectory, kind: Kind, message: type[_Entry], size: Callable[[_Entry], int]
-) -> Iterator[tuple[_Entry, int]]:
+) -> Sequence[tuple[_Entry, int]]:
     """Each message of the image, and where in the file its content starts; ``size``: bytes of content it has.
 
-    Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged.
+    Read once, for files that are judged later are closed. Raises CheckpointInvalid: FileMissing, WrongMagic,
+    ImageDamaged.
     """
     name = images.path(kind.file())
+    return images.with_offsets(name, lambda: _with_content(images, name, kind, message, size))
+
+
+def _with_content(
+    images: ImageDirectory, name: str, kind: Kind, message: type[_Entry], size: Callable[[_Entry], int]
+) -> Iterator[tuple[_Entry, int]]:
     with images.files.open(name) as image:
         if image.read(len(kind.header)) != kind.header:
             raise wrong_magic(name, kind.value)

@@ -35,6 +35,7 @@ def below(path: str, tops: Sequence[str]) -> bool:
     return any(path == top or path.startswith(f"{top}/") for top in tops)
 
 
+@lru_cache(maxsize=4096)
 def spelt_once(path: str) -> str:
     """An absolute path without ``.`` and double slashes, as the kernel tells it."""
     return "/" + str(PurePosixPath("/", path)).lstrip("/")

@@ -8,8 +8,10 @@ from typing import Any, Final, Literal
 
 from tests.hostile.forgery import Forgery
 
-Victim = Literal["ordinary", "restricted", "mounted", "user"]
-"""Which real checkpoint is forged, and which pod restores it: tests/hostile/victims.py."""
+Victim = Literal["ordinary", "restricted", "mounted", "user", "sink", "administrator", "sink-user"]
+"""Which real checkpoint is forged, and which pod restores it: tests/hostile/victims.py, generator/kitchen_sink.py."""
+AS_USER: Final[Mapping[Victim, Victim]] = {"user": "ordinary", "sink-user": "sink"}
+"""Victims that run as another user than root: each is the dump of another victim, made one of that user."""
 Route = Literal["image", "archive"]
 """How it reaches us: as a layer that the runtime unpacked, or as a file that a user hands to ``build``."""
 Change = Callable[[Forgery], None]

@@ -20,7 +20,7 @@ from shared.judge import NodeSide, PodIdentity, judge, read
 from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.spec import RuntimeSpec, parse_spec
-from tests.hostile.attack import Attack, Twin
+from tests.hostile.attack import AS_USER, Attack, Twin
 from tests.hostile.forgery import Forgery
 from tests.hostile.users import as_user
 
@@ -51,7 +51,7 @@ def live_of(archive: Path, *, user: bool, pod: Mapping[str, Any] = MappingProxyT
 
 def forged(attack: Attack | Twin, archive: Path) -> Forgery:
     forgery = Forgery(archive)
-    if attack.victim == "user":
+    if attack.victim in AS_USER:
         as_user(forgery)
     attack.forge(forgery)
     return forgery

@@ -18,7 +18,7 @@ from tests.e2e.node.node import Node
 from tests.e2e.node.specs import ContainerSpec
 from tests.e2e.node.waiting import wait_for
 from tests.e2e.restoring import Taken
-from tests.hostile.attack import Attack, Twin, Victim
+from tests.hostile.attack import AS_USER, Attack, Twin, Victim
 from tests.hostile.in_process import forged
 from tests.hostile.users import USER
 
@@ -52,16 +52,16 @@ class Battle:
     def node(self) -> Node:
         return self.kubelet.node
 
-    def prepare(self) -> None:
-        for name in ("ordinary", "restricted", "mounted", "user"):
+    def prepare(self, names: Sequence[Victim] = ("ordinary", "restricted", "mounted", "user")) -> None:
+        for name in names:
             self.pods[name] = self.kubelet.run_pod(self._taken(name).pod(f"battle-{name}"))
 
     def _taken(self, victim: Victim) -> Taken:
-        return self.victims["ordinary" if victim == "user" else victim]
+        return self.victims[AS_USER.get(victim, victim)]
 
     def spec(self, each: Attack | Twin, image: str, name: str) -> ContainerSpec:
         spec = self._taken(each.victim).restored(image)
-        if each.victim == "user":
+        if each.victim in AS_USER:
             spec = replace(spec, run_as_user=USER, run_as_group=USER)
         more = each.pod if isinstance(each, Twin) else {}
         return replace(spec, name=name, **more)

@@ -15,7 +15,7 @@ from tests.e2e.node.registry import Registry
 from tests.e2e.node.roots import base_root
 from tests.e2e.node.specs import ContainerSpec, PodSpec, VolumeMount
 from tests.e2e.restoring import Taken, checkpointed, push_base
-from tests.hostile.attack import Victim
+from tests.hostile.attack import AS_USER, Victim
 
 COUNTER: Final = "sleep 100000 & i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
 COMMAND: Final = ("sh", "-c", COUNTER)
@@ -53,6 +53,6 @@ def take(node: Node, registry: Registry, folder: Path) -> dict[Victim, Taken]:
 
 
 def archives_of(victims: Mapping[Victim, Taken]) -> dict[Victim, Path]:
-    """The archive of each victim; the user's is the ordinary one's, changed before anything else (users.py)."""
+    """The archive of each victim; a user's is another one's, changed before anything else (users.py)."""
     found = {name: taken.archive for name, taken in victims.items()}
-    return {**found, "user": found["ordinary"]}
+    return {**found, **{name: found[other] for name, other in AS_USER.items() if other in found}}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nri_plugin.restore.identity import without_host_name
+
 from shared.archive import open_checkpoint
 from shared.criu.dump import Dump, read_dump
 from shared.criu.images import ImageDirectory
