@@ -14,7 +14,7 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
-from nri_plugin.restore.cgroups import cgroup2_options
+from nri_plugin.restore.cgroups import node_cgroups
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
 from nri_plugin.restore.pull_rights import PullRights
@@ -145,7 +145,7 @@ class Node:
 
     def side(self) -> NodeSide:
         """What of this node the images depend on."""
-        return NodeSide(platform.release(), cgroup2_options())
+        return NodeSide(platform.release(), node_cgroups())
 
     def special_in_diff(self, opened: OpenedCheckpoint) -> tuple[SpecialFile, ...]:
         """Device nodes and programs that raise rights in the rootfs diff of an archive image, read once per image.

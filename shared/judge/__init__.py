@@ -22,6 +22,7 @@ from shared.judge.images import image_refusals
 from shared.judge.ipc import ipc_refusals
 from shared.judge.links import held_mounts
 from shared.judge.memory_limits import memory_refusals
+from shared.judge.mount_images import NO_CGROUPS, NodeCgroups
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
 from shared.judge.open_files import open_file_refusals
@@ -100,8 +101,7 @@ class NodeSide:
 
     kernel: str
     """Its release, as uname(2) says it."""
-    cgroup2_options: str = ""
-    """Of the node's own cgroup2 mount, which another mount must not change."""
+    cgroups: NodeCgroups = NO_CGROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,5 @@ def judge(
     check_settings(dumped, live, identity)
     passed = check_dump(dump, dumped, live, identity, special, waived=waived)
     held = {mount.id for mount in held_mounts(dump, node.kernel)}
-    tree = mount_images.pod_files(dump, live, held=held, cgroup2_options=node.cgroup2_options)
+    tree = mount_images.pod_files(dump, live, held=held, node=node.cgroups)
     return Judgement(passed, tuple(tree))

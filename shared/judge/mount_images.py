@@ -64,6 +64,19 @@ FIELDS: Final[Fields] = {
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCgroups:
+    """What of the node's cgroups a mount must be like, so that it changes nothing there."""
+
+    options: str = ""
+    """Of the cgroup2 mount, which one with others would change (linux kernel/cgroup/cgroup.c, cgroup_get_tree)."""
+    hierarchies: tuple[str, ...] = ()
+    """Of version 1, as ``cpu,cpuacct`` or ``name=systemd``; another one would be made for the node (cgroup-v1.c)."""
+
+
+NO_CGROUPS: Final = NodeCgroups()
+
+
+@dataclass(frozen=True, slots=True)
 class _Form:
     """What CRIU mounts, apart from the place."""
 
@@ -88,15 +101,18 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
 
 
 def pod_files(
-    dump: Dump, live: RuntimeSpec, *, held: Set[int] = frozenset(), cgroup2_options: str = ""
+    dump: Dump,
+    live: RuntimeSpec,
+    *,
+    held: Set[int] = frozenset(),
+    node: NodeCgroups = NodeCgroups(),
 ) -> Iterator[ImageFile]:
     """``mountpoints-<namespace>.img`` of each namespace, and the content of each tmpfs; of a tree that was judged.
 
-    ``held``: ids of mounts on which CRIU is to follow no link. ``cgroup2_options``: of the node's own cgroup2 mount,
-    for mounting it with others would change the node's (linux kernel/cgroup/cgroup.c, apply_cgroup_root_flags). Raises
+    ``held``: ids of mounts on which CRIU is to follow no link. Raises
     Refused("MountTreeDiffers") for a mount that the pod does not have.
     """
-    forms = _Forms(dump, live, cgroup2_options)
+    forms = _Forms(dump, live, node)
     contents: dict[int, ImageFile] = {}
     for namespace in dict.fromkeys(mount.namespace for mount in dump.mounts):
         entries = []
@@ -115,9 +131,9 @@ def pod_files(
 class _Forms:
     """What each mount is mounted as."""
 
-    def __init__(self, dump: Dump, live: RuntimeSpec, cgroup2_options: str) -> None:
+    def __init__(self, dump: Dump, live: RuntimeSpec, node: NodeCgroups) -> None:
         self._live = live
-        self._cgroup2_options = cgroup2_options
+        self._node = node
         self._tree = Tree(dump, live)
 
     def of(self, mount: MountEntry) -> _Form:
@@ -148,6 +164,8 @@ class _Forms:
         if path == CGROUPS and mount.fstype == "tmpfs":
             # The directories and links of cgroup v1's hierarchies, which runc makes there.
             return _Form(_CODES["tmpfs"], QUIET | mount.flags & MS_RDONLY, source="tmpfs", options="mode=755")
+        if mount.fstype == "cgroup" and self._tree.own_cgroups and path.startswith(f"{CGROUPS}/"):
+            return self._hierarchy(mount)
         in_cgroups = mount.fstype == "cgroup2" and f"{path}/".startswith(f"{CGROUPS}/")
         asked = self._tree.mounts.get(CGROUPS if in_cgroups else path)
         if asked is None or (asked.type != mount.fstype and not in_cgroups) or mount.root != "/":
@@ -172,6 +190,16 @@ class _Forms:
         # CRIU makes deleted files again on no file system that is read-only itself (mount.c, try_remount_writable).
         return _Form(_UNKNOWN, flags, flags & MS_RDONLY, options=path, key=asked.destination)
 
+    def _hierarchy(self, mount: MountEntry) -> _Form:
+        """One of cgroup v1 that the node has: with other options CRIU would make a new one for the whole node."""
+        asked = self._tree.mounts.get(CGROUPS)
+        named = set(mount.options.split(","))
+        found = next((each for each in self._node.hierarchies if set(each.split(",")) <= named), None)
+        if asked is None or found is None or mount.root != "/":
+            raise differs(mount, "a hierarchy of cgroups that this node does not have")
+        flags = flags_of(asked.options)
+        return _Form(_CODES["cgroup"], flags, flags & MS_RDONLY, source="cgroup", options=found)
+
     def _own(self, mount: MountEntry) -> _Form:
         """Mounted by a process with CAP_SYS_ADMIN; one of a file system that is there already is bound from it."""
         if not self._tree.may_mount_itself(mount):
@@ -187,7 +215,7 @@ class _Forms:
 
     def _options(self, fstype: str, asked: str) -> str:
         if fstype == "cgroup2":
-            return self._cgroup2_options
+            return self._node.options
         if fstype in ("tmpfs", "devpts") and self._live.mount_label:
             # As runc labels them (mountPropagate with the container's label; selinux/label, FormatMountLabel).
             return ",".join(filter(None, (asked, f'context="{self._live.mount_label}"')))

@@ -39,6 +39,8 @@ class Tree:
         self.mounts: Mapping[str, Mount] = {where(mount.destination): mount for mount in live.mounts}
         self.masked = frozenset(map(where, live.masked_paths))
         self.read_only = frozenset(map(where, live.readonly_paths))
+        self.own_cgroups = any(each.type == "cgroup" and not each.path for each in live.namespaces)
+        """Whether the container has a cgroup namespace of its own."""
         self.own = [mount for mount in dump.mounts if mount.namespace == dump.root.ids.mnt_ns]
         """In the container's own mount namespace, not in one that its processes made."""
         numbers = {mount.id for mount in dump.mounts}
@@ -226,7 +228,7 @@ def _made(entry: MountEntry, path: str, asked: Mount | None, tree: Tree) -> str:
     if path == "/dev/console":
         return "" if tree.shown_by(entry) is not None else _MISSING
     if path == CGROUPS or path.startswith(f"{CGROUPS}/"):
-        return _cgroup(entry, path, tree.mounts.get(CGROUPS))
+        return _cgroup(entry, path, tree)
     if asked is None:
         # Masked where it was dumped, and covered by a mount that shows nothing.
         return "" if tree.is_cover(entry) and not foreign_option(entry) else _MISSING
@@ -235,12 +237,15 @@ def _made(entry: MountEntry, path: str, asked: Mount | None, tree: Tree) -> str:
     return _access(entry, asked) or foreign_option(entry) or too_large(entry, asked)
 
 
-def _cgroup(entry: MountEntry, path: str, asked: Mount | None) -> str:
-    """Hierarchies of cgroup v1 are handed in, with a cgroup namespace too: a new mount would show the node's.
+def _cgroup(entry: MountEntry, path: str, tree: Tree) -> str:
+    """Hierarchies of cgroup v1 are handed in, or mounted anew in a cgroup namespace, where they show the container's.
 
     Source: runc libcontainer/criu_linux.go (addCriuRestoreMount for each of getCgroupMounts).
     """
+    asked = tree.mounts.get(CGROUPS)
     kinds = {"cgroup2", "tmpfs"} if path == CGROUPS else {"cgroup2"}
+    if tree.own_cgroups and path != CGROUPS:
+        kinds.add("cgroup")
     if asked is None or entry.fstype not in kinds or entry.root != "/":
         return _MISSING
     # The tmpfs that holds cgroup v1's hierarchies is writable in every container; they themselves are not.

@@ -14,11 +14,11 @@ from shared.criu.dump import read_dump
 from shared.criu.images import ImageDirectory, Kind, split
 from shared.errors import Refused
 from shared.judge import mount_images
-from shared.judge.mount_images import EMPTY, MS_NOSYMFOLLOW, pod_files
+from shared.judge.mount_images import EMPTY, MS_NOSYMFOLLOW, NodeCgroups, pod_files
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.rules import Rules
 from shared.judge.writing import ImageFile, Raw
-from shared.spec import RuntimeSpec
+from shared.spec import Namespace, RuntimeSpec
 from tests.support.checkpoints import SyntheticDump
 from tests.support.pods import InMemory, Security, read, spec, synthetic_dump
 
@@ -288,8 +288,42 @@ def test_cgroups_are_mounted_with_the_nodes_own_options() -> None:
     made = synthetic_dump(ORDINARY)
     cgroups(made)
     assert refused(made, spec(ORDINARY)) == []
-    found = tree(made, spec(ORDINARY), cgroup2_options="nsdelegate")["/sys/fs/cgroup"]
+    found = tree(made, spec(ORDINARY), node=NodeCgroups("nsdelegate"))["/sys/fs/cgroup"]
     assert (found.options, found.flags & RDONLY) == (b"nsdelegate", RDONLY)
+
+
+OWN_CGROUPS = replace(spec(ORDINARY), namespaces=(*spec(ORDINARY).namespaces, Namespace("cgroup", "")))
+VERSION_1 = NodeCgroups(hierarchies=("memory", "cpu,cpuacct", "name=systemd"))
+
+
+def hierarchies(made: SyntheticDump, options: bytes) -> None:
+    made.add_mount("/sys/fs/cgroup", fstype=5, source=b"tmpfs", root=b"/", flags=15, ext_key=b"")
+    made.mount("/sys/fs/cgroup").ClearField("ext_key")
+    made.add_mount("/sys/fs/cgroup/own", fstype=12, source=b"cgroup", root=b"/", flags=15, options=options)
+    made.mount("/sys/fs/cgroup/own").ClearField("ext_key")
+
+
+@pytest.mark.parametrize(
+    ("options", "mounted"),
+    [
+        (b"memory", b"memory"),
+        (b"xattr,name=systemd,release_agent=/x", b"name=systemd"),
+        (b"cpuacct,cpu", b"cpu,cpuacct"),
+    ],
+)
+def test_hierarchy_of_the_node_is_mounted_in_a_cgroup_namespace(options: bytes, mounted: bytes) -> None:
+    made = synthetic_dump(ORDINARY)
+    hierarchies(made, options)
+    found = tree(made, OWN_CGROUPS, node=VERSION_1)["/sys/fs/cgroup/own"]
+    assert (found.fstype, found.options, found.source) == (12, mounted, b"cgroup")
+
+
+@pytest.mark.parametrize("options", [b"", b"cpu", b"name=mine", b"net_cls"])
+def test_hierarchy_that_the_node_does_not_have_is_refused(options: bytes) -> None:
+    made = synthetic_dump(ORDINARY)
+    hierarchies(made, options)
+    with pytest.raises(Refused, match="a hierarchy of cgroups that this node does not have"):
+        tree(made, OWN_CGROUPS, node=VERSION_1)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +341,7 @@ def test_mount_of_a_process_that_may_mount_is_kept(fstype: int, options: bytes, 
     made.raw[f"tmpfs-dev-{made.mount('/mnt').root_dev}.tar.gz.img"] = EMPTY
     assert refused(made, spec(MAY_MOUNT)) == []
     assert refused(made, spec(ORDINARY)) != []
-    found = tree(made, spec(MAY_MOUNT), cgroup2_options="nsdelegate")["/mnt"]
+    found = tree(made, spec(MAY_MOUNT), node=NodeCgroups("nsdelegate"))["/mnt"]
     assert (found.fstype, found.options, found.flags) == (fstype, written_options, RDONLY | NODEV)
     assert found.source in (b"proc", b"tmpfs", b"devpts", b"cgroup2")
 
