@@ -123,8 +123,8 @@ def fields_page() -> str:
         "|---|---|",
         *(f"| {kind.value} | {RULE_MEANINGS[kind]} |" for kind in Kind),
         "",
-        f"{len(RULES.fields)} messages have {count} fields, named as in `shared/criu/criu.proto`. Parentheses name the module",
-        "or the source that a rule rests on.",
+        f"{len(RULES.fields)} messages have {count} fields, named as in `shared/criu/criu.proto`. Parentheses name the",
+        "module or the source that a rule rests on.",
     ]
     for danger in DANGERS:
         lines += [

@@ -1,14 +1,14 @@
-"""Puts a restored container's mount tree right: paths that the pod masks, and mounts that it gives with other access.
+"""Puts a restored container's mount tree right: paths that the pod masks, and volumes that are read-only below too.
 
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
-cover a path below /proc or /sys; ``ro``, ``rro`` (with what is mounted below) and ``rw`` set the access of a mount
-itself. A mount that cannot be made read-only because something has a file open for writing there is printed, with exit
-status 1. ``follow``: links on the mount are followed again. ``opened`` and ``judged``: where there are such entries, no
-process may have any other file open, nor one of these that is not the one at its path; one that is is printed first of
-all, with exit status 3. A ``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is
-open; one that is not is printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone:
-restore-runc knows no package. Nothing of the container is run or trusted: what covers is made outside, paths are walked
-without following links.
+cover a path below /proc or /sys; ``rro`` makes a mount read-only with all that is mounted below it. One that cannot be
+made so because something has a file open for writing there is printed, with exit status 1. ``follow``: links on the
+mount are followed again. ``opened`` and ``judged``: where there are such entries, no process may have any other file
+open, nor one of these that is not the one at its path; one that is is printed first of all, with exit status 3. A
+``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is open; one that is not is
+printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no
+package. Nothing of the container is run or trusted: what covers is made outside, paths are walked without following
+links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2), faccessat2(2); numbers: the same on
@@ -41,6 +41,9 @@ HERE = -100
 AS_EFFECTIVE = 0x200
 """AT_EACCESS."""
 CAPABILITIES_VERSION = 0x20080522
+AIO_RING_MAGIC = 0xA10A10A1
+STATFS_BYTES = 256
+"""More than struct statfs has (statfs(2)), which begins with the kind of file system."""
 NO_ID = 0xFFFFFFFF
 """Of no user or group: setfsuid(2) changes nothing then, and says what there is."""
 
@@ -89,13 +92,10 @@ def set_attributes(mount: int, *, on: int = 0, off: int = 0, flags: int = 0) -> 
     call(MOUNT_SETATTR, mount, b"", EMPTY_PATH | flags, attributes, ctypes.c_size_t(len(attributes)))
 
 
-def set_access(how: str, path: str) -> None:
-    """Exits with 1, printing the path, where a file is open for writing."""
+def read_only_below(path: str) -> None:
+    """Makes a mount read-only with all below it; exits with 1, printing the path, where a file is open for writing."""
     try:
-        if how == "rw":
-            set_attributes(opened(path), off=READ_ONLY)
-        else:
-            set_attributes(opened(path), on=READ_ONLY, flags=RECURSIVE if how == "rro" else 0)
+        set_attributes(opened(path), on=READ_ONLY, flags=RECURSIVE)
     except OSError as error:
         if error.errno == errno.EBUSY:
             print(path)
@@ -123,8 +123,17 @@ def open_files(pid: int) -> Iterator[tuple[str, str]]:
         links = (folder / "cwd", folder / "root", folder / "exe")
         for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
             shown = str(link.readlink())
-            if shown.startswith("/") and not (shown.endswith(" (deleted)") and not link.stat().st_nlink):
+            if shown.startswith("/") and not (shown.endswith(" (deleted)") and (not link.stat().st_nlink or aio(link))):
                 yield str(link)[len("/proc/") :], shown
+
+
+def aio(link: Path) -> bool:
+    """Whether the link is to a ring of aio(7), a file that no path leads to (linux fs/aio.c, aio_private_file)."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    found = ctypes.create_string_buffer(STATFS_BYTES)
+    failed = _libc.fstatfs(descriptor, found)
+    os.close(descriptor)
+    return not failed and struct.unpack_from("=l", found.raw)[0] & 0xFFFFFFFF == AIO_RING_MAGIC
 
 
 def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -> str | None:
@@ -251,8 +260,8 @@ def main(pid: int, file: str) -> None:
     for how, path in wanted:
         if how in ("opened", "judged", "user"):
             continue
-        if how in ("ro", "rro", "rw"):
-            set_access(how, path)
+        if how == "rro":
+            read_only_below(path)
             continue
         if how == "follow":
             set_attributes(opened(path), off=NO_FOLLOW)

@@ -2,8 +2,8 @@
 
 CRIU acts as root on paths that a checkpoint names. Started in a mount namespace whose root holds only what this restore
 needs, it finds nothing else by them. The worker writes the list of mounts (``criu-mounts``) and makes the directories
-they go onto (``criu-root/``); while the runtime starts, ``criu-root`` in nri_plugin/runtime has own_root.py mount them,
-and ``confined-criu`` (``bin/criu``, first in the runtime's PATH) starts CRIU there. The runtime itself stays in the
+they go onto (``criu-root/``); beside all that comes before, own_root.py mounts them, and ``confined-criu`` in
+nri_plugin/runtime (``bin/criu``, first in the runtime's PATH) starts CRIU there. The runtime itself stays in the
 node's root: it needs the sockets and directories that CRIU must not reach, and reads of the checkpoint only the names
 of its standard streams. All that is listed comes from the live container's spec, nothing from the checkpoint.
 
@@ -89,6 +89,8 @@ def write_criu_root(plan: Plan, request: RestoreRequest, live: RuntimeSpec) -> N
         (plan.path / "hidden/file").touch()
         binds = [*_system(root), *_node(), *_requested(live, plan)]
         plan.write("criu-mounts", _laid_out(root, binds))
+        with suppress(FileExistsError):
+            os.mkfifo(plan.path / "ns/go", 0o600)
         plan.write("own-root", f"{sys.executable}\n{own_root.__file__}\n")
 
 

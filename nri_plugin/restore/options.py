@@ -6,8 +6,6 @@ its options win over those of runc's own request (libcontainer/criu_linux.go han
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +15,9 @@ from shared.errors import Refused
 if TYPE_CHECKING:  # the session needs only the annotation, not the readers of CRIU's images
     from shared.criu.dump import Dump
 
-_MASKED = re.compile(r"/(proc|sys)(/[A-Za-z0-9_.-]+)+")
 
-
-def criu_config(request: RestoreRequest, dump: Dump, masked: Sequence[str] = ()) -> str:
-    """The text of criu.conf; raises Refused("TcpEstablished") when the pod wants no connection cut or kept.
-
-    ``masked``: paths that the pod masks; crun has each of them covered under its own name, of which runc knows nothing.
-    """
+def criu_config(request: RestoreRequest, dump: Dump) -> str:
+    """The text of criu.conf; raises Refused("TcpEstablished") when the pod wants no connection cut or kept."""
     # Processes stay stopped until the runtime calls `start`, as a created container's do.
     # They stay in the container's new cgroup, where runc put CRIU. Else CRIU would make every cgroup the dump names and
     # set its properties, devices and limits among them, and on cgroup v2 move processes into the old pod's (cri-o issue
@@ -38,8 +31,6 @@ def criu_config(request: RestoreRequest, dump: Dump, masked: Sequence[str] = ())
         )
     lines.append("tcp-established" if request.tcp == "established" else "tcp-close")
     lines.extend(request.criu)
-    covered = {mount.mountpoint for mount in dump.mounts if mount.external == mount.mountpoint}
-    lines.extend(f"external mnt[{path}]:/dev/null" for path in masked if path in covered and _MASKED.fullmatch(path))
     return "\n".join(lines) + "\n"
 
 

@@ -1,30 +1,35 @@
-"""Makes the root directory that CRIU is started in, of the mount namespace that it is called in, and holds that.
+"""Makes the root directory that CRIU is started in, in a mount namespace of this process's own, and holds that.
 
-``python own_root.py RUNTIME PLAN FOLDER BELOW ROOTFS``: PLAN/criu-mounts has entries ``OPTIONS``, ``SOURCE``,
-``TARGET``, each ended by a zero byte: a bind mount of SOURCE at TARGET in PLAN/criu-root, with its mounts below
-(``all``), read-only (``ro``), left out where there is no SOURCE (``any``), all in it hidden that no other entry names
-(``shared``); ``kept`` is seen in such a mount and mounts nothing. ROOTFS comes to FOLDER/BELOW, where the runtime has
-it mounted for CRIU. Directories of PATH that are outside the system's are added, as is what lies beside criu there.
+``python own_root.py PARENT PLAN``: told by a line on PLAN/ns/go, ``FOLDER BELOW ROOTFS`` with tabs between them, it
+mounts what PLAN/criu-mounts lists: entries ``OPTIONS``, ``SOURCE``, ``TARGET``, each ended by a zero byte. Each is a
+bind mount of SOURCE at TARGET in PLAN/criu-root, with its mounts below (``all``), read-only (``ro``), left out where
+there is no SOURCE (``any``), all in it hidden that no other entry names (``shared``); ``kept`` is seen in such a mount
+and mounts nothing. ROOTFS comes to FOLDER/BELOW, where the runtime has it mounted for CRIU. Directories of PATH that
+are outside the system's are added, as is what lies beside criu there.
 
-PLAN/ns/ready says that all is done; the process then stays until its parent, the process RUNTIME, ends. A mount on the
-namespace's file could hold it too, but since Linux 6.18 namespaces are not numbered in order, and the kernel takes some
-such mounts for loops (fs/namespace.c, mnt_ns_loop). Run while the runtime starts; stands alone, as cover.py does.
+PLAN/ns/ready says that all is done, PLAN/ns/failed that it cannot be; the process then stays until it is killed or
+PARENT ends. A mount on the namespace's file could hold it too, but since Linux 6.18 namespaces are not numbered in
+order, and the kernel takes some such mounts for loops (fs/namespace.c, mnt_ns_loop). Run by restore-runc, beside all
+that comes before the restore, to which it adds next to nothing; stands alone, as cover.py does, and imports little.
 
-Sources: mount(2), pivot_root(2) (the paragraph on "."), prctl(2).
+Sources: mount(2), unshare(2), pivot_root(2) (the paragraph on "."), prctl(2).
 """
+
+# pathlib takes longer to import than all of this runs.
+# ruff: noqa: PTH103, PTH110, PTH112, PTH120, PTH123
 
 from __future__ import annotations
 
 import ctypes
 import os
-import shutil
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MNT_DETACH = 1, 32, 4096, 16384, 2
-PR_SET_PDEATHSIG = 1
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE, MNT_DETACH = 1, 32, 4096, 16384, 1 << 19, 2
+CLONE_NEWNS, PR_SET_PDEATHSIG, SIGKILL = 0x00020000, 1, 9
 KEPT_FLAGS = 2 | 4 | 8
 """MS_NOSUID, MS_NODEV, MS_NOEXEC, which statvfs(3) calls by the same numbers."""
 SYSTEM = ("bin", "sbin", "usr", "nix", "gnu")
@@ -34,18 +39,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, what: str) -> None:
-    """Exits, saying why, where a call failed."""
+    """Raises OSError, saying what could not be done and why."""
     if result:
-        sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(source: str | None, target: str, flags: int, what: str) -> None:
+    path = None if source is None else os.fsencode(source)
+    check(_libc.mount(path, os.fsencode(target), None, ctypes.c_ulong(flags), None), what)
 
 
 def bind(options: str, source: str, target: str) -> None:
-    flags = MS_BIND | (MS_REC if "all" in options else 0)
-    paths = os.fsencode(source), os.fsencode(target)
-    check(_libc.mount(*paths, None, ctypes.c_ulong(flags), None), f"{source} cannot be mounted at {target}")
+    mount(source, target, MS_BIND | (MS_REC if "all" in options else 0), f"{source} cannot be mounted at {target}")
     if "ro" in options:
         flags = MS_REMOUNT | MS_BIND | MS_RDONLY | os.statvfs(target).f_flag & KEPT_FLAGS
-        check(_libc.mount(None, paths[1], None, ctypes.c_ulong(flags), None), f"{target} cannot be made read-only")
+        mount(None, target, flags, f"{target} cannot be made read-only")
 
 
 def hide(plan: str, root: str, directory: str, targets: Sequence[str]) -> None:
@@ -65,45 +74,59 @@ def hide(plan: str, root: str, directory: str, targets: Sequence[str]) -> None:
 def program_directories() -> Iterator[str]:
     """Where programs are outside the system's directories, and the libraries beside them."""
     folders = os.environ["PATH"].split(":")
-    if program := shutil.which("criu"):
-        folders.append(str(Path(program).resolve().parent))  # a link's libraries are where it leads
-    beside = (path for folder in folders for path in (folder, f"{os.path.dirname(folder)}/lib"))  # noqa: PTH120
+    criu = next((path for folder in folders if os.access(path := f"{folder}/criu", os.X_OK)), None)
+    if criu is not None:
+        folders.append(os.path.dirname(os.path.realpath(criu)))  # a link's libraries are where it leads
+    beside = (path for folder in folders for path in (folder, f"{os.path.dirname(folder)}/lib"))
     for path in dict.fromkeys(beside):
         first = path[1:].partition("/")[0]
-        if path.startswith("/") and first not in SYSTEM and not first.startswith("lib") and os.path.isdir(path):  # noqa: PTH112
+        if path.startswith("/") and first not in SYSTEM and not first.startswith("lib") and os.path.isdir(path):
             yield path
 
 
-def main(runtime: str, plan: str, folder: str, below: str, rootfs: str) -> None:
-    check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "the root would outlive the runtime")
-    if os.getppid() != int(runtime):
-        sys.exit("the runtime has ended")
+def make(plan: str, folder: str, below: str, rootfs: str) -> None:
+    """The root, which this process has afterwards; raises OSError."""
     root = f"{plan}/criu-root"
-    namespaces = os.open(f"{plan}/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     place = f"{root}{folder}/{below}"
-    os.makedirs(place, exist_ok=True)  # noqa: PTH103
-    words = Path(plan, "criu-mounts").read_text(errors="surrogateescape").split("\0")[:-1]
+    os.makedirs(place, exist_ok=True)
+    with open(f"{plan}/criu-mounts", errors="surrogateescape") as listed:
+        words = listed.read().split("\0")[:-1]
+    check(_libc.unshare(CLONE_NEWNS), "no mount namespace can be made")
+    mount(None, "/", MS_REC | MS_SLAVE, "mounts cannot be kept from the node")
     for options, source, target in zip(words[::3], words[1::3], words[2::3], strict=True):
-        if options != "kept" and ("any" not in options or os.path.exists(source)):  # noqa: PTH110
+        if options != "kept" and ("any" not in options or os.path.exists(source)):
             bind(options, source, root if target == "/" else f"{root}{target}")
         if "shared" in options:
             hide(plan, root, target, words[2::3])
     for path in program_directories():
-        os.makedirs(f"{root}{path}", exist_ok=True)  # noqa: PTH103
+        os.makedirs(f"{root}{path}", exist_ok=True)
         bind("all ro", path, f"{root}{path}")
-    if not os.path.isdir(place):  # noqa: PTH112
+    if not os.path.isdir(place):
         # A volume of the pod's covers it, in which nothing is to be made.
         stand_in = f"{plan}/runtime-folder"
-        os.makedirs(f"{stand_in}/{below}", exist_ok=True)  # noqa: PTH103
+        os.makedirs(f"{stand_in}/{below}", exist_ok=True)
         bind("", stand_in, f"{root}{folder}")
     # The runtime's own mount of it is in another namespace; CRIU needs no more than one at the same place.
     bind("all", rootfs, place)
     os.chdir(root)
     check(_libc.pivot_root(b".", b"."), "the root directory cannot be changed")
     check(_libc.umount2(b".", MNT_DETACH), "the node's root cannot be unmounted")
-    os.close(os.open("ready", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=namespaces))
-    os.close(namespaces)
-    signal.pause()
+
+
+def main(parent: str, plan: str) -> None:
+    check(_libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "the root would outlive the restore")
+    if os.getppid() != int(parent):
+        return
+    marks = os.open(f"{plan}/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with open(f"{plan}/ns/go", errors="surrogateescape") as go:
+        folder, below, rootfs = go.readline().rstrip("\n").split("\t")
+    done = "failed"
+    try:
+        make(plan, folder, below, rootfs)
+        done = "ready"
+    finally:
+        os.close(os.open(done, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=marks))
+    _libc.pause()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@
 | namespaces | ``<type> <path>`` a line, of the pod's namespaces                                            |
 | log, logpath | the checkpoint's log lines, and the container log they go to                              |
 | shares-mounts | there when mounts made in the container are to appear on the node (Bidirectional)          |
+| restores-ipc | there when objects of the pod's IPC namespace are restored, by which CRIU changes its settings |
 | remove     | there when ``.nri-restore`` must be gone from the rootfs before the process resumes          |
 | start-on-failure | there when a failed restore becomes an ordinary start                                  |
 | adjust     | limits restored processes would exceed: ``oom_score_adj N``, ``nofile SOFT:HARD`` … a line |

@@ -39,12 +39,14 @@ def write_plan(
     config = node.config
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
-    plan.write("criu.conf", options.criu_config(request, opened.dump, live.masked_paths))
+    plan.write("criu.conf", options.criu_config(request, opened.dump))
     plan.write("argv", "".join(f"{word}\n" for word in options.arguments(images, work)))
     plan.write("namespaces", "".join(f"{ns.type} {options.lasting(ns.path)}\n" for ns in live.namespaces if ns.path))
     if any(option in {"shared", "rshared"} for mount in request.mounts for option in mount.options):
         plan.write("shares-mounts", "")
     write_criu_root(plan, request, live)
+    if opened.dump.ipc:
+        plan.write("restores-ipc", "")
     plan.write("stopped", "".join(f"{pid}\n" for pid in options.stopped_pids(opened.dump)))
     found = corrections(opened.dump, live)
     if limits := adjustments(found):
@@ -101,7 +103,7 @@ def mount_changes(found: Corrections, held: Sequence[str]) -> str:
     ``held``: mounts on which CRIU followed no link.
     """
     lines = [f"masked {path}" for path in found.masked] + [f"readonly {path}" for path in found.read_only]
-    lines += [f"{each.access} {each.path}" for each in found.access] + [f"follow {path}" for path in held]
+    lines += [f"rro {path}" for path in found.recursive] + [f"follow {path}" for path in held]
     return "".join(f"{line}\0" for line in lines)
 
 

@@ -9,6 +9,7 @@ mount_overlay() { # <command to run first, in the directory of the overlay's lin
 
 identity() { # the settings of the pod's IPC namespace, which a restore overwrites; "save" prints them, "load" reads stdin
 	ipc=''
+	[ -f "$plan/restores-ipc" ] || return 0
 	while read -r type path; do
 		[ "$type" = ipc ] && ipc=$path
 	done <"$plan/namespaces"
@@ -89,13 +90,25 @@ into_groups() { # <pid>: brings it and all below into the container's cgroup
 	done
 }
 
-criu_root() { # sets $within to what has the runtime start CRIU in its own root and cgroup namespace
-	within=''
-	[ -f "$plan/own-root" ] || [ -f "$plan/own-cgroup" ] || return 0
+criu_root() { # starts the process that makes CRIU's own root as soon as criu_root_go tells it (own_root.py)
+	holder=''
+	[ -f "$plan/own-root" ] || return 0
+	{ IFS= read -r python && IFS= read -r program; } <"$plan/own-root"
+	# Open for writing as well, it makes nobody wait for the other side.
+	exec 9<>"$plan/ns/go"
+	"$python" -I -S "$program" $$ "$plan" </dev/null >/dev/null 2>"$plan/work/criu-root.log" 8<&- 9<&- &
+	holder=$!
+}
+
+criu_root_go() { # sets $within to what the runtime is to be started by, and its environment
+	within='' folder=${root:-/run/${crun:-runc}} below=$id/criu-root
 	# Where the runtime mounts the rootfs for CRIU (runc libcontainer/criu_linux.go, crun src/libcrun/criu.c).
-	folder=${root:-/run/${crun:-runc}} below=$id/criu-root
 	[ "$crun" ] && folder=$bundle below=criu-root
 	case $folder in /var/run/*) folder=${folder#/var} ;; esac
+	[ "$holder" ] && printf '%s\t%s\t%s\n' "$folder" "$below" "$rootfs" >&9
+	[ -d "$plan/bin" ] || return 0
+	export NRI_RESTORE_PLAN="$plan" NRI_RESTORE_CRIU_ROOT="$folder/$below" NRI_RESTORE_HOLDER="$holder"
+	[ -f "$plan/own-cgroup" ] || return 0
 	# Where crun has systemd make a scope, it puts the container into a group below it (crun(1), run.oci.systemd.subgroup).
 	subgroup=''
 	[ "$crun" ] && [ "$flags" ] && [ -f /sys/fs/cgroup/cgroup.controllers ] &&
@@ -115,14 +128,17 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 	set -- "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
 		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
 		--detach $own "$id"
-	criu_root
-	[ "$within" ] && set -- "$within" "$plan" "$folder" "$below" "$rootfs" "$subgroup" "$@"
+	criu_root_go
+	[ "$within" ] && set -- "$within" "$plan" "$subgroup" "$@"
+	# Our criu comes first in the runtime's PATH.
 	# shellcheck disable=SC2086
-	setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL $apart "$@"
+	PATH="$plan/bin:$PATH" setpriv --pdeathsig KILL timeout --foreground -s KILL "$restore_s" setpriv --pdeathsig KILL $apart "$@" 9<&-
 	result=$?
+	[ "$holder" ] && kill -KILL "$holder" 2>/dev/null
+	exec 9<&-
 	# With shared mounts, the cgroup namespace was held by a mount on the node itself.
 	[ "$apart" ] || [ ! -f "$plan/own-cgroup" ] || umount -l "$plan/ns/cgroup" 2>/dev/null
-	[ "$result" = 0 ] && [ "$within" ] && [ ! -f "$plan/ns/entered" ] && result=root
+	[ "$result" = 0 ] && [ -d "$plan/bin" ] && [ ! -f "$plan/ns/entered" ] && result=root
 	return 0
 }
 
@@ -134,7 +150,7 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 	} 2>/dev/null || fail "NodeStorageFailed: $plan cannot be written; is its file system full?"
 	exec 8<"$plan/restoring"
 	flock 8
-	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- &
+	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- 9<&- &
 }
 
 adjust() { # <pid>: gives it and all below the limits of the pod, where the checkpoint's are higher
@@ -150,6 +166,7 @@ adjust() { # <pid>: gives it and all below the limits of the pod, where the chec
 }
 
 restore() {
+	criu_root
 	[ -f "$plan/mount" ] && { mount_overlay true 2>"$plan/work/mount.log" || fail "MountFailed: the restored root file system cannot be mounted: $(tail -n 1 "$plan/work/mount.log")"; }
 	[ -f "$plan/root-mode" ] && IFS= read -r mode <"$plan/root-mode" && chmod "$mode" "$rootfs"
 	guard

@@ -85,9 +85,11 @@ def _check_namespaces(
             needed.add(Kind.NETNS.file(ids.net_ns))
     if missing := sorted(name for name in needed if name not in images):
         raise CheckpointInvalid("FileMissing", f"the dump has no {', no '.join(map(images.path, missing))}")
+    volumes = {mount.device for mount in mounts if mount.external is not None and mount.root == "/"}
     for mount in mounts:
         names = (f"tmpfs-dev-{mount.device}.tar.gz.img", f"tmpfs-{mount.id}.tar.gz.img")
-        whole = mount.fstype == "tmpfs" and mount.root == "/" and mount.external is None
+        # A process' own mount namespace has copies of the volumes, which are not marked as such.
+        whole = mount.fstype == "tmpfs" and mount.root == "/" and mount.device not in volumes
         if whole and not any(name in images for name in names):
             raise CheckpointInvalid(
                 "FileMissing", f"the dump has no {images.path(names[0])}, what the tmpfs {mount.mountpoint} held"

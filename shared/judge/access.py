@@ -1,9 +1,10 @@
-"""Mounts that the pod gives with another access than the checkpoint had them: put right in the restored mount tree.
+"""Mounts that the pod gives read-only, and what the checkpoint has open for writing on them.
 
-CRIU restores the dumped access. A mount's own read-only flag can be changed afterwards, before the processes run, and
-holds for what they have open too; but the kernel sets it on no mount on which a file is open for writing, or mapped so
-(EBUSY). Sources: mount_setattr(2), linux fs/namespace.c (mnt_hold_writers), criu/mount.c (restore_ext_mount), runc
-libcontainer/rootfs_linux.go (remount, setRecAttr), KEP-3857 (recursive read-only mounts).
+CRIU mounts the root and volumes as the pod has them (mount_images.py), so a file that is open for writing on one that
+is read-only could not be opened; this says so before. What is mounted below a volume, CRIU leaves as it is: where the
+pod asks for that to be read-only too, it is made so before the processes run.
+Sources: criu/mount-v2.c (do_bind_mount_v2), runc libcontainer/rootfs_linux.go (setRecAttr), KEP-3857 (recursive
+read-only mounts).
 """
 
 from __future__ import annotations
@@ -11,66 +12,44 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from shared.criu.dump import Dump
-from shared.criu.mounts import MS_RDONLY, MountEntry
 from shared.criu.open_files import RegularFile
 from shared.errors import Refused
 from shared.judge.memory import files_written_by_mappings
 from shared.judge.paths import is_bind, is_read_only, where
 from shared.spec import RuntimeSpec
 
-Access = Literal["ro", "rro", "rw"]
-"""``rro``: with what is mounted below it (runtime-spec config.md, Linux mount options)."""
+
+def recursive_read_only(live: RuntimeSpec) -> tuple[str, ...]:
+    """Where the pod mounts volumes that are read-only with all that is mounted below them."""
+    return tuple(mount.destination for mount in live.mounts if "rro" in mount.options)
 
 
-@dataclass(frozen=True, slots=True)
-class AccessChange:
-    """What a mount of the dump is made."""
+def access_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
+    """WritableFileOpen, naming the file."""
+    read_only = _read_only_mounts(dump, live)
+    mapped = files_written_by_mappings(dump.source, dump) if read_only else set()
+    for file in dump.files:
+        if not isinstance(file, RegularFile) or file.mount not in read_only:
+            continue
+        writing = file.flags & os.O_ACCMODE != os.O_RDONLY and not file.flags & os.O_PATH
+        if (writing or (file.kind, file.id) in mapped) and (file.mode is None or stat.S_ISREG(file.mode)):
+            yield writable_file_open(read_only[file.mount], file.path)
 
-    path: str
-    """Where the dump has it."""
-    access: Access
-    mount: int
-    """MountEntry.id."""
 
-
-def access_changes(dump: Dump, live: RuntimeSpec) -> tuple[AccessChange, ...]:
-    """Of the root and of the pod's volumes, in the dump's order; the runtime's own mounts are compared, not changed.
-
-    A file system that was read-only itself (sb_flags) counts as writable: the pod's may be another one.
-    """
+def _read_only_mounts(dump: Dump, live: RuntimeSpec) -> dict[int, str]:
+    """Place of each mount of the dump, by its number, that is the root or a volume and that the pod has read-only."""
     mounts = {where(mount.destination): mount for mount in live.mounts if is_bind(mount.type, mount.options)}
-    found = []
+    found = {}
     for entry in dump.mounts:
         if entry.namespace != dump.root.ids.mnt_ns:
             continue
         path = where(entry.mountpoint)
-        if path == "/":
-            found += _change(entry, "ro" if live.root_readonly else "rw")
-        elif entry.external is not None and where(entry.external) == path and (asked := mounts.get(path)):
-            wanted: Access = "rro" if "rro" in asked.options else "ro" if is_read_only(asked.options) else "rw"
-            found += _change(entry, wanted)
-    return tuple(found)
-
-
-def _change(entry: MountEntry, wanted: Access) -> list[AccessChange]:
-    read_only = bool(entry.flags & MS_RDONLY)
-    return [] if read_only == (wanted != "rw") else [AccessChange(entry.mountpoint, wanted, entry.id)]
-
-
-def access_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
-    """WritableFileOpen: the kernel would not make the mount read-only, and the file could be written on."""
-    tightened = {each.mount: each.path for each in access_changes(dump, live) if each.access != "rw"}
-    mapped = files_written_by_mappings(dump.source, dump) if tightened else set()
-    for file in dump.files:
-        if not isinstance(file, RegularFile) or file.mount not in tightened:
-            continue
-        writing = file.flags & os.O_ACCMODE != os.O_RDONLY and not file.flags & os.O_PATH
-        if (writing or (file.kind, file.id) in mapped) and (file.mode is None or stat.S_ISREG(file.mode)):
-            yield writable_file_open(tightened[file.mount], file.path)
+        asked = mounts.get(path) if entry.external is not None and where(entry.external) == path else None
+        if live.root_readonly if path == "/" else asked is not None and is_read_only(asked.options):
+            found[entry.id] = entry.mountpoint
+    return found
 
 
 def writable_file_open(mount: str, file: str) -> Refused:

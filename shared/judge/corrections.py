@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.criu.dump import Dump
-from shared.judge.access import AccessChange, access_changes
+from shared.judge.access import recursive_read_only
 from shared.judge.mount_tree import uncovered
 from shared.spec import Rlimit, RuntimeSpec
 
@@ -51,8 +51,8 @@ class Corrections:
     """Paths of /proc and /sys to be covered."""
     read_only: tuple[str, ...] = ()
     """Paths of /proc and /sys to be made read-only."""
-    access: tuple[AccessChange, ...] = ()
-    """Mounts to be made read-only or writable."""
+    recursive: tuple[str, ...] = ()
+    """Mounts to be made read-only with all that is mounted below them; CRIU makes the top one so."""
     root_mode: int | None = None
     """Permission bits that the root directory had, where they are not the usual ones."""
 
@@ -63,10 +63,10 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
     Only a hard limit binds: the soft one may be raised up to it, beyond it with CAP_SYS_RESOURCE alone.
     """
     masked, read_only = uncovered(dump, live)
-    access = access_changes(dump, live)
+    recursive = recursive_read_only(live)
     root_mode = _root_mode(dump)
     if "CAP_SYS_RESOURCE" in live.capabilities.bounding:
-        return Corrections(None, (), masked, read_only, access, root_mode)
+        return Corrections(None, (), masked, read_only, recursive, root_mode)
     alive = [task for task in dump.tasks if task.alive]
     score = live.oom_score_adj or 0
     spared = any(task.oom_score_adj is not None and task.oom_score_adj < score for task in alive)
@@ -75,7 +75,7 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
         number = RLIMITS.index(limit.type) if limit.type in RLIMITS else len(RLIMITS)
         if any(len(task.limits) > number and task.limits[number].hard > limit.hard for task in alive):
             limits.append(limit)
-    return Corrections(score if spared else None, tuple(limits), masked, read_only, access, root_mode)
+    return Corrections(score if spared else None, tuple(limits), masked, read_only, recursive, root_mode)
 
 
 def _root_mode(dump: Dump) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
+from shared.criu.images import Kind, join, split
 from tests.hostile.attack import Change, add, attack
 from tests.hostile.forgery import Forgery, messages_of
 
@@ -31,9 +32,19 @@ def _nested(kind: str) -> Change:
         setattr(ids, f"{kind}_ns_id", new)
         for name in ("mountpoints", "utsns", "ipcns-var", "netns"):
             if f"checkpoint/{name}-{old}.img" in forgery.files:
-                forgery.raw(f"{name}-{new}.img", forgery.contents()[f"checkpoint/{name}-{old}.img"])
+                content = forgery.contents()[f"checkpoint/{name}-{old}.img"]
+                forgery.raw(f"{name}-{new}.img", _renumbered(content) if name == "mountpoints" else content)
 
     return change
+
+
+def _renumbered(content: bytes) -> bytes:
+    """The mounts as another namespace has them: each with a number of its own."""
+    entries = [pb.MntEntry.FromString(piece) for piece in split(content, Kind.MNTS, "mountpoints")]
+    for entry in entries:
+        entry.mnt_id += 100_000
+        entry.parent_mnt_id += 100_000
+    return join(Kind.MNTS, entries)
 
 
 for _kind in KINDS:

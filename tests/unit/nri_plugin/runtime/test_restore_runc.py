@@ -726,7 +726,9 @@ def test_reason_from_crius_log_is_shown_so_that_nothing_obeys_it(wrapper: Any) -
 
 def test_runtime_that_starts_another_criu_than_ours_is_refused(wrapper: Any) -> None:
     wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
-    (wrapper.plan / "ns").mkdir()
+    for folder in ("ns", "bin"):
+        (wrapper.plan / folder).mkdir()
+    os.mkfifo(wrapper.plan / "ns/go")
     wrapper.behaves("restored=$$")
     assert wrapper.create().returncode == 1
     assert "MountFailed: the runtime did not start CRIU in the root that was made for it" in wrapper.logged[0]
@@ -734,7 +736,9 @@ def test_runtime_that_starts_another_criu_than_ours_is_refused(wrapper: Any) -> 
 
 def test_runtime_finds_our_criu_first_and_knows_where_its_root_is(wrapper: Any) -> None:
     wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
-    (wrapper.plan / "ns").mkdir()
+    for folder in ("ns", "bin"):
+        (wrapper.plan / folder).mkdir()
+    os.mkfifo(wrapper.plan / "ns/go")
     wrapper.behaves(
         f': >"$NRI_RESTORE_PLAN/ns/entered"; echo "$PATH $NRI_RESTORE_CRIU_ROOT" >{wrapper.folder}/seen; restored=$$'
     )
@@ -746,7 +750,9 @@ def test_runtime_finds_our_criu_first_and_knows_where_its_root_is(wrapper: Any) 
 
 def test_root_that_cannot_be_made_is_said(wrapper: Any) -> None:
     wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
-    (wrapper.plan / "ns").mkdir()
+    for folder in ("ns", "bin"):
+        (wrapper.plan / folder).mkdir()
+    os.mkfifo(wrapper.plan / "ns/go")
     log = wrapper.plan / "work/criu-root.log"
     why = "/x cannot be mounted at /y: No space left on device"
     wrapper.behaves(f'echo "{why}" >>{log}; : >"$NRI_RESTORE_PLAN/ns/failed"; status=1')

@@ -138,6 +138,13 @@ def test_dump_without_cgroups_has_no_image_of_them(dumped: Dumped) -> None:
     check_structure(dumped(dump))
 
 
+def test_copy_of_a_tmpfs_that_is_handed_in_has_no_image_either(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes(2)
+    dump.add_mount("/dev/shm", fstype=5, root=b"/", source=b"shm")
+    dump.nest_mounts(2)
+    check_structure(dumped(dump))
+
+
 def test_tmpfs_that_is_handed_in_has_no_image(dumped: Dumped, refused: Refused) -> None:
     dump = SyntheticDump.of_processes()
     dump.add_mount("/dev/shm", fstype=5, root=b"/", ext_key=b"/dev/shm", root_dev=66)
