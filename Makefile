@@ -26,7 +26,7 @@ demo: setup ## restore a checkpointed counter on a containerd 1.7 node; ARCHIVE=
 test: setup ## every test, on real nodes too; two files at a time
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/hostile tests/e2e tests/fuzz tests/unit
 
-hostile: setup ## forge checkpoints in hundreds of ways and restore them on a real node; the last line has the figures
+hostile: setup ## change checkpoints in every field and forge them by hand, restore some on a real node; figures come last
 	@$(BIN)/python -m tests.hostile
 
 fuzz: setup ## feed parsers odd bytes for MINUTES (10), guided by coverage; all share the time; TARGET="tar elf" are some

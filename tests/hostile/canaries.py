@@ -40,6 +40,7 @@ _VOLATILE: Final = (
     "kernel.perf_event_max_sample_rate",
 )  # fmt: skip
 """Settings that the kernel changes by itself."""
+_SESSION: Final = re.compile(r"\b_ses\b|_ses\.|\b[0-9a-f]{64}\b")
 _COUNTED: Final = re.compile(r"packets \d+ bytes \d+|\[\d+:\d+\]")
 _CGROUP_FILES: Final = (
     "cgroup.procs", "cpu.shares", "cpu.max", "cpu.cfs_quota_us", "cpuset.cpus", "memory.limit_in_bytes", "memory.max",
@@ -159,8 +160,12 @@ def _lasting(kind: str, line: str) -> str:
     """The line without what changes by itself; empty for one that comes and goes."""
     if kind == "keys":
         parts = line.split()
-        # runc makes a session keyring for each container; the other columns count uses and time.
-        return "" if "_ses" in line or len(parts) < 8 else " ".join((*parts[4:8], *parts[8:9])).rstrip("0123456789/: ")
+        # The runtimes make a session keyring for each container, named by its id; other columns count uses and time.
+        return (
+            ""
+            if _SESSION.search(line) or len(parts) < 8
+            else " ".join((*parts[4:8], *parts[8:9])).rstrip("0123456789/: ")
+        )
     if kind in ("iptables", "nft"):
         return "" if line.startswith("#") else _COUNTED.sub("", line).strip()
     return line.split(" valid_lft ")[0].replace(" tentative", "").strip()

@@ -14,7 +14,7 @@ from tests.hostile.generator.outcome import Verdict
 from tests.hostile.nodes import Nodes
 
 SEED = 7
-MUTATIONS = 6000
+MUTATIONS = 4000
 """The first thousand or so of each checkpoint have every field once; it takes half a minute on two idle cores."""
 RESTORED = 5
 
