@@ -9,17 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from shared.judge.mount_images import NodeCgroups
-
 _KNOWN: Final = frozenset({
     "nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting",
     "pids_localevents",
 })  # fmt: skip
-
-
-def node_cgroups() -> NodeCgroups:
-    """What this node's cgroups are."""
-    return NodeCgroups(cgroup2_options(), hierarchies())
 
 
 def hierarchies(groups: Path = Path("/proc/self/cgroup")) -> tuple[str, ...]:

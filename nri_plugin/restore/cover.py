@@ -41,7 +41,8 @@ HERE = -100
 AS_EFFECTIVE = 0x200
 """AT_EACCESS."""
 CAPABILITIES_VERSION = 0x20080522
-AIO_RING_MAGIC = 0xA10A10A1
+AIO_RING_MAGIC, PROC_SUPER_MAGIC = 0xA10A10A1, 0x9FA0
+"""linux/magic.h, fs/aio.c."""
 STATFS_BYTES = 256
 """More than struct statfs has (statfs(2)), which begins with the kind of file system."""
 NO_ID = 0xFFFFFFFF
@@ -123,25 +124,35 @@ def open_files(pid: int) -> Iterator[tuple[str, str]]:
         links = (folder / "cwd", folder / "root", folder / "exe")
         for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
             shown = str(link.readlink())
-            if shown.startswith("/") and not (shown.endswith(" (deleted)") and (not link.stat().st_nlink or aio(link))):
+            if shown.startswith("/") and not (shown.endswith(" (deleted)") and nowhere(link)):
                 yield str(link)[len("/proc/") :], shown
 
 
-def aio(link: Path) -> bool:
-    """Whether the link is to a ring of aio(7), a file that no path leads to (linux fs/aio.c, aio_private_file)."""
-    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC)
+def nowhere(link: Path) -> bool:
+    """Whether no path leads to the file: it is deleted, or a ring of aio(7) (linux fs/aio.c, aio_private_file)."""
+    return not link.stat().st_nlink or file_system(str(link)) == AIO_RING_MAGIC
+
+
+def file_system(link: str, directory: int | None = None) -> int:
+    """The kind of file system that what a link leads to is on (statfs(2)); 0 where that cannot be said."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
     found = ctypes.create_string_buffer(STATFS_BYTES)
     failed = _libc.fstatfs(descriptor, found)
     os.close(descriptor)
-    return not failed and struct.unpack_from("=l", found.raw)[0] & 0xFFFFFFFF == AIO_RING_MAGIC
+    return 0 if failed else struct.unpack_from("=L", found.raw)[0]
 
 
-def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -> str | None:
-    """The first path that is none of those, or shows another file than the link below ``proc`` does."""
+def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], ended: Set[str], proc: int) -> str | None:
+    """The first path that is none of those, or shows another file than the link below ``proc`` does.
+
+    ``ended``: paths below /proc of which nothing is left but what is open.
+    """
     there: dict[str, tuple[int, int]] = {}
     for link, shown in links:
         if os.fsencode(shown).decode(errors="backslashreplace") not in expected:
             return shown
+        if shown in ended and file_system(link, proc) == PROC_SUPER_MAGIC:
+            continue
         if shown not in there:
             try:
                 descriptor = opened(shown)
@@ -244,6 +255,7 @@ def main(pid: int, file: str) -> None:
     judged = {path for how, path in wanted if how == "judged"}
     expected = judged | {path for how, path in wanted if how == "opened"}
     users = [[int(number) for number in numbers.split()] for how, numbers in wanted if how == "user"]
+    ended = {path for how, path in wanted if how == "ended"}
     links = list(open_files(pid)) if expected else []
     proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
@@ -251,14 +263,14 @@ def main(pid: int, file: str) -> None:
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     if _libc.setns(namespace, 0x00020000):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    if found := elsewhere(links, expected, proc):
+    if found := elsewhere(links, expected, ended, proc):
         print(found)
         sys.exit(3)
     if found := forbidden(links, judged, users, proc):
         print(found)
         sys.exit(4)
     for how, path in wanted:
-        if how in ("opened", "judged", "user"):
+        if how in ("opened", "judged", "ended", "user"):
             continue
         if how == "rro":
             read_only_below(path)

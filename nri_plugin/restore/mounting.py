@@ -10,9 +10,12 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import Unavailable
+from shared.judge.paths import is_bind
+from shared.spec import RuntimeSpec
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
@@ -72,6 +75,16 @@ def mounts_below(directory: Path) -> Sequence[Path]:
     """Mount points at or below ``directory``, deepest first."""
     found = [Path(each) for each in mount_points() if each == str(directory) or each.startswith(f"{directory}/")]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def inherited_flags(live: RuntimeSpec) -> tuple[tuple[str, int], ...]:
+    """ro, nosuid, nodev and noexec of what each volume shows, by its destination (statvfs(3), as MS_…)."""
+    found = []
+    for mount in live.mounts:
+        if is_bind(mount.type, mount.options):
+            with suppress(OSError):
+                found.append((mount.destination, os.statvfs(mount.source).f_flag & INERT))
+    return tuple(found)
 
 
 def delete_tree(directory: Path) -> None:

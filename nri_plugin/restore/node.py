@@ -14,9 +14,10 @@ from typing import BinaryIO
 from nri_plugin.config import Config
 from nri_plugin.containerd.client import Containerd
 from nri_plugin.logs import Subject
-from nri_plugin.restore.cgroups import node_cgroups
+from nri_plugin.restore.cgroups import cgroup2_options, hierarchies
 from nri_plugin.restore.images import StoredImage, Views
 from nri_plugin.restore.kernel import KernelCheck, check_kernel
+from nri_plugin.restore.mounting import inherited_flags
 from nri_plugin.restore.pull_rights import PullRights
 from nri_plugin.restore.signature import Signatures
 from nri_plugin.restore.verify import Verdict, Verdicts
@@ -29,6 +30,7 @@ from shared.errors import CheckpointInvalid, Refused, RestoreError, Unavailable
 from shared.judge import NodeSide, read
 from shared.metadata import Checkpoint, read_checkpoint
 from shared.node_facts import NodeFacts, gather
+from shared.spec import RuntimeSpec
 from shared.special_files import SpecialFile, special_files
 
 
@@ -143,9 +145,9 @@ class Node:
                     view, verdict.key, opened.written, verdict.judgement.images, files, opened.root / "checkpoint"
                 )
 
-    def side(self) -> NodeSide:
-        """What of this node the images depend on."""
-        return NodeSide(platform.release(), node_cgroups())
+    def side(self, live: RuntimeSpec) -> NodeSide:
+        """What of this node the images for a container depend on."""
+        return NodeSide(platform.release(), cgroup2_options(), hierarchies(), inherited_flags(live))
 
     def special_in_diff(self, opened: OpenedCheckpoint) -> tuple[SpecialFile, ...]:
         """Device nodes and programs that raise rights in the rootfs diff of an archive image, read once per image.

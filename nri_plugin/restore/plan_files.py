@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from shared.criu.dump_host import read_dump_host
 from shared.judge.corrections import Corrections, corrections
 from shared.judge.file_rights import Judged, to_judge
 from shared.judge.links import held_mounts
-from shared.judge.places import to_look_at
+from shared.judge.places import files_of_ended, to_look_at
 from shared.spec import RuntimeSpec
 
 
@@ -55,8 +56,9 @@ def write_plan(
         plan.write("root-mode", f"{found.root_mode:o}\n")
     judged = to_judge(opened.dump, live)
     unsure = to_look_at(opened.dump, live, anyway=request.native or bool(judged.paths))
-    held = [mount.mountpoint for mount in held_mounts(opened.dump, node.side().kernel)]
-    if changes := open_files(unsure, judged) + mount_changes(found, held):
+    ended = files_of_ended(opened.dump) if unsure else ()
+    held = [mount.mountpoint for mount in held_mounts(opened.dump, platform.release())]
+    if changes := open_files(unsure, judged, ended) + mount_changes(found, held):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")
@@ -86,14 +88,16 @@ def adjustments(found: Corrections) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def open_files(opened: Sequence[str], judged: Judged) -> str:
+def open_files(opened: Sequence[str], judged: Judged, ended: Sequence[str]) -> str:
     """What cover.py looks at: ``how what``, each ended by a zero byte, which no path has.
 
-    ``opened``: what processes may have open, where that is to be looked at before.
+    ``opened``: what processes may have open, where that is to be looked at before. ``ended``: files of processes that
+    have ended, which are at no path any more.
     """
     lines = [f"{'judged' if path in judged.paths else 'opened'} {path}" for path in opened]
     users = [(user.uid, user.gid, judged.capabilities, *user.groups) for user in judged.users]
     lines += [f"user {' '.join(map(str, numbers))}" for numbers in users]
+    lines += [f"ended {path}" for path in ended]
     return "".join(f"{line}\0" for line in lines)
 
 

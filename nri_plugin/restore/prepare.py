@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from functools import partial
@@ -104,7 +105,7 @@ def restore(
         special = opened.special + node.special_in_diff(opened)
         may = policy.waived(config.policy, request)
         digest = opened.image.digest
-        verdict = node.verdicts.verify(digest, opened.dump, dumped, live, identity, special, may, node.side())
+        verdict = node.verdicts.verify(digest, opened.dump, dumped, live, identity, special, may, node.side(live))
         report.warnings.extend(f"{each.reason} is waived: {each.sentence}" for each in verdict.judgement.waived)
     with report.phase("write"):
         images = node.images_for(opened, verdict)
@@ -288,7 +289,7 @@ def check(
             if request.checkpoint is None and not request.native:
                 rootfs.check_base(node.containerd, image, opened.checkpoint)
         options.criu_config(request, opened.dump)
-        check_links(opened.dump, root_unseen=request.native, kernel=node.side().kernel)
+        check_links(opened.dump, root_unseen=request.native, kernel=platform.release())
     with report.phase("preflight"):
         preflight.check(node, request, opened)
     return opened

@@ -102,9 +102,7 @@ class Dump:
     @property
     def sockets_established(self) -> bool:
         """Whether there is a TCP connection, which restore needs --tcp-established or --tcp-close for."""
-        return any(isinstance(file, InternetSocket) and file.connected for file in self.files) or any(
-            name.startswith("tcp-stream-") for name in self.images
-        )
+        return any(isinstance(file, InternetSocket) and file.connected for file in self.files)
 
     @property
     def nested_namespaces(self) -> bool:

@@ -27,15 +27,7 @@ PE_LAZY: Final = 2
 PE_PRESENT: Final = 4
 _VARINT: Final = rb"(?:\x00|[\x80-\xff]{0,8}[\x01-\x7f]|[\x80-\xff]{9}\x01)"
 _CANONICAL: Final = re.compile(
-    rb"\x08"
-    + _VARINT
-    + rb"\x10"
-    + _VARINT
-    + rb"(?:\x18[\x00\x01])?(?:\x20"
-    + _VARINT
-    + rb")?(?:\x28"
-    + _VARINT
-    + rb")?"
+    rb"\x08" + _VARINT + rb"\x10" + _VARINT + rb"(?:\x20" + _VARINT + rb")?(?:\x28" + _VARINT + rb")?"
 ).fullmatch
 """One PagemapEntry as CRIU writes it; decode() gives the reason for any other."""
 
@@ -81,7 +73,7 @@ def _count(pieces: Iterator[bytes], name: str, unit: int, spans: Sequence[Span] 
     low, high = (spans[0] if spans else (0, 0)) if spans is not None else (0, ADDRESS_MAX)
     parse = PagemapEntry.FromString
     for piece in pieces:
-        entry = parse(piece) if _CANONICAL(piece) else decode(PagemapEntry, piece, name)
+        entry = parse(piece) if _CANONICAL(piece) else _decoded(piece, name)
         start, flags, count = entry.vaddr, entry.flags, entry.nr_pages
         if flags & ~PE_LAZY != PE_PRESENT or not count or entry.in_parent or entry.compat_nr_pages:
             flags, count = _older(entry, name)
@@ -96,6 +88,13 @@ def _count(pieces: Iterator[bytes], name: str, unit: int, spans: Sequence[Span] 
             raise damaged(name, f"has pages at {start:#x}, where the process has no memory of its own")
         pages += count
     return pages
+
+
+def _decoded(piece: bytes, name: str) -> PagemapEntry:
+    entry = decode(PagemapEntry, piece, name)
+    if entry.HasField("in_parent") and not entry.in_parent:
+        raise damaged(name, "has pages that are said not to be an earlier dump's, which CRIU leaves out")
+    return entry
 
 
 def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:

@@ -22,9 +22,9 @@ from shared.judge.images import image_refusals
 from shared.judge.ipc import ipc_refusals
 from shared.judge.links import held_mounts
 from shared.judge.memory_limits import memory_refusals
-from shared.judge.mount_images import NO_CGROUPS, NodeCgroups
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
+from shared.judge.node_side import NodeSide
 from shared.judge.open_files import open_file_refusals
 from shared.judge.pod_identity import PodIdentity, pod_identity
 from shared.judge.reading import Reading, read
@@ -96,15 +96,6 @@ def check_dump(
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSide:
-    """What of the node the images depend on."""
-
-    kernel: str
-    """Its release, as uname(2) says it."""
-    cgroups: NodeCgroups = NO_CGROUPS
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """A dump that may be restored in a pod."""
 
@@ -132,5 +123,5 @@ def judge(
     check_settings(dumped, live, identity)
     passed = check_dump(dump, dumped, live, identity, special, waived=waived)
     held = {mount.id for mount in held_mounts(dump, node.kernel)}
-    tree = mount_images.pod_files(dump, live, held=held, node=node.cgroups)
+    tree = mount_images.pod_files(dump, live, held=held, node=node)
     return Judgement(passed, tuple(tree))

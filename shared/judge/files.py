@@ -28,6 +28,8 @@ from shared.judge import (
     terminals,
     watches,
 )
+from shared.judge.kernel_objects import NAMESPACE_FLAGS
+from shared.judge.namespaces import restored_number
 from shared.judge.open_files import privileged
 from shared.judge.reachable import reachable
 from shared.judge.rules import Fields, Rules
@@ -84,7 +86,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
         kind = KINDS.get(entry.type, "")
         return kind in _ALWAYS_WRITTEN or (kind, entry.id) in found
 
-    yield image_file(Kind.FILES, _entries(images, written, rules))
+    yield image_file(Kind.FILES, _entries(images, dump, written, rules))
     yield from _tables(images, dump, rules)
     yield from pipes.pipe_images(images, written, rules)
     yield from terminals.terminal_images(images, {number for kind, number in found if kind == "tty"}, rules)
@@ -93,7 +95,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     yield from file_locks.lock_images(images, rules)
 
 
-def _entries(images: ImageDirectory, written: Callable[[FileEntry], bool], rules: Rules) -> list[FileEntry]:
+def _entries(images: ImageDirectory, dump: Dump, written: Callable[[FileEntry], bool], rules: Rules) -> list[FileEntry]:
     made = []
     for entry in images.entries(Kind.FILES, FileEntry):
         if written(entry):
@@ -102,6 +104,7 @@ def _entries(images: ImageDirectory, written: Callable[[FileEntry], bool], rules
             rules.apply(copied, Kind.FILES.file())
             _forget_nobody(copied)
             derive_socket(copied)
+            _derive_namespace(copied, dump)
             made.append(copied)
     return made
 
@@ -111,6 +114,14 @@ def _forget_nobody(entry: FileEntry) -> None:
     part: Any = getattr(entry, regular_files.PARTS[entry.type])
     if "fown" in part.DESCRIPTOR.fields_by_name and not part.fown.pid:
         part.fown.uid = part.fown.euid = part.fown.pid_type = 0
+
+
+def _derive_namespace(entry: FileEntry, dump: Dump) -> None:
+    """CRIU opens a namespace by way of a process that is in it by the number that the ids images have (open_ns_fd)."""
+    if entry.HasField("nsf"):
+        kind = next((name for name, flag in NAMESPACE_FLAGS.items() if flag == entry.nsf.ns_cflag), None)
+        if kind is not None and entry.nsf.ns_id == getattr(dump.root.ids, kind):
+            entry.nsf.ns_id = restored_number(dump, kind)
 
 
 def _tables(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[ImageFile]:

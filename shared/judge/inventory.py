@@ -13,6 +13,7 @@ from shared.criu.criu_pb2 import InventoryEntry, PluginsEntry, TaskKobjIdsEntry
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.inventory import NETWORK_LOCK_SKIP
+from shared.judge.namespaces import outside_namespaces
 from shared.judge.rules import Fields, Rules, bounded, derived, free
 from shared.judge.writing import ImageFile, image_file
 
@@ -45,7 +46,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     """The inventory, which names no kernel object of the dump but the namespaces that were the dumping CRIU's."""
     entry = images.one(Kind.INVENTORY, InventoryEntry)
     rules.apply(entry, images.path(Kind.INVENTORY.file()))
-    outside = dump.inventory.ids
+    outside = outside_namespaces(dump)
     made = InventoryEntry(
         img_version=2,
         fdinfo_per_id=True,

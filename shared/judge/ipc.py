@@ -21,7 +21,7 @@ from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind, join
 from shared.errors import Refused
 from shared.judge.pod_identity import PodIdentity
-from shared.judge.rules import Fields, Rules, bounded, default, derived, equal, free
+from shared.judge.rules import Fields, Rules, bounded, default, derived, free
 from shared.judge.writing import ImageFile, image_file
 from shared.spec import RuntimeSpec
 
@@ -49,8 +49,8 @@ _LIMIT: Final = derived("the namespace keeps the pod's own limits; while objects
 FIELDS: Final[Fields] = {
     "IpcDescEntry": {
         "key": free("any process may make an object with any key (sysvipc(7))"),
-        "uid": equal("a user that the pod's container may become"),
-        "gid": equal("a group that the pod's container has or may take"),
+        "uid": bounded("a user that the pod's container may become (ipc_refusals)"),
+        "gid": bounded("a group that the pod's container has or may take (ipc_refusals)"),
         "cuid": derived("the creator is CRIU, whatever the image says"),
         "cgid": derived("the creator is CRIU, whatever the image says"),
         "mode": bounded("permissions, and that it was to be removed or was locked", lambda mode: mode <= 0o3777),

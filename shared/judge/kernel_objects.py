@@ -19,7 +19,7 @@ _OPEN_FLAGS: Final = 0o4000 | 0o100000 | 0o400000 | 0o2000000
 """O_NONBLOCK, O_LARGEFILE of x86-64 and of aarch64, O_CLOEXEC beside O_RDONLY (linux asm-generic/fcntl.h)."""
 _PIDFD_FLAGS: Final = 0o4000
 """PIDFD_NONBLOCK; CRIU leaves out O_RDWR, and dumps no descriptor of a thread."""
-_NAMESPACES: Final = {
+NAMESPACE_FLAGS: Final = {
     "pid_ns": 0x20000000,
     "net_ns": 0x40000000,
     "ipc_ns": 0x08000000,
@@ -63,7 +63,7 @@ def relations(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
     kinds = {
         (number, flag)
         for task in dump.tasks
-        for field, flag in _NAMESPACES.items()
+        for field, flag in NAMESPACE_FLAGS.items()
         if (number := getattr(task.ids, field))
     }
     pids = {task.pid for task in dump.tasks}

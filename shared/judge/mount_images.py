@@ -28,6 +28,7 @@ from shared.criu.images import ImageDirectory, Kind
 from shared.criu.mounts import FILE_SYSTEMS, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MountEntry
 from shared.judge.mount_options import data_of, flags_of, own_options
 from shared.judge.mount_tree import CGROUPS, Tree, differs, takes_propagation
+from shared.judge.node_side import NodeSide
 from shared.judge.paths import MASK, is_mask, where
 from shared.judge.rules import Fields, Rules, bounded, default, derived, equal
 from shared.judge.writing import ImageFile, Raw, image_file
@@ -45,9 +46,11 @@ FIELDS: Final[Fields] = {
         "mnt_id": bounded("a number for one mount, in all mount namespaces (mounts.py, read_mounts)"),
         "root_dev": bounded("a number for a file system; only mounts of one kind may share one"),
         "parent_mnt_id": bounded("a mount of the same namespace; all mounts are below one root"),
-        "flags": derived("ro, nosuid, nodev, noexec and access times are the live pod's, or stricter"),
+        "flags": derived("the live pod's, or those of what a volume shows; of a process' own mount its own"),
         "root": equal("the whole of the file system, or the part that a cover of /proc and /sys shows"),
-        "mountpoint": equal("a place where the live pod mounts something, or covers it"),
+        "mountpoint": bounded(
+            "a place where the live pod mounts something, or one below /proc and /sys that is covered"
+        ),
         "source": derived("the live spec's, which CRIU passes to mount(2)"),
         "options": derived("the live spec's, or the node's for cgroup2; of a process' own tmpfs its size and mode"),
         "shared_id": derived("a group of its own, and only where the pod asks for such propagation"),
@@ -61,19 +64,6 @@ FIELDS: Final[Fields] = {
         "sb_flags": derived("read-only or nothing: CRIU passes them to mount(2), MS_BIND and MS_MOVE too"),
     }
 }
-
-
-@dataclass(frozen=True, slots=True)
-class NodeCgroups:
-    """What of the node's cgroups a mount must be like, so that it changes nothing there."""
-
-    options: str = ""
-    """Of the cgroup2 mount, which one with others would change (linux kernel/cgroup/cgroup.c, cgroup_get_tree)."""
-    hierarchies: tuple[str, ...] = ()
-    """Of version 1, as ``cpu,cpuacct`` or ``name=systemd``; another one would be made for the node (cgroup-v1.c)."""
-
-
-NO_CGROUPS: Final = NodeCgroups()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ def pod_files(
     live: RuntimeSpec,
     *,
     held: Set[int] = frozenset(),
-    node: NodeCgroups = NodeCgroups(),
+    node: NodeSide,
 ) -> Iterator[ImageFile]:
     """``mountpoints-<namespace>.img`` of each namespace, and the content of each tmpfs; of a tree that was judged.
 
@@ -131,9 +121,10 @@ def pod_files(
 class _Forms:
     """What each mount is mounted as."""
 
-    def __init__(self, dump: Dump, live: RuntimeSpec, node: NodeCgroups) -> None:
+    def __init__(self, dump: Dump, live: RuntimeSpec, node: NodeSide) -> None:
         self._live = live
         self._node = node
+        self._inherited = dict(node.inherited)
         self._tree = Tree(dump, live)
 
     def of(self, mount: MountEntry) -> _Form:
@@ -186,7 +177,7 @@ class _Forms:
         asked = self._tree.mounts.get(path)
         if asked is None:
             raise differs(mount, "which the pod's container does not have there")
-        flags = flags_of(asked.options) | mount.flags & QUIET
+        flags = flags_of(asked.options) or self._inherited.get(asked.destination, 0)
         # CRIU makes deleted files again on no file system that is read-only itself (mount.c, try_remount_writable).
         return _Form(_UNKNOWN, flags, flags & MS_RDONLY, options=path, key=asked.destination)
 
@@ -215,7 +206,7 @@ class _Forms:
 
     def _options(self, fstype: str, asked: str) -> str:
         if fstype == "cgroup2":
-            return self._node.options
+            return self._node.cgroup2_options
         if fstype in ("tmpfs", "devpts") and self._live.mount_label:
             # As runc labels them (mountPropagate with the container's label; selinux/label, FormatMountLabel).
             return ",".join(filter(None, (asked, f'context="{self._live.mount_label}"')))

@@ -36,6 +36,7 @@ CRIU, so its next checkpoint must do: CRIU sets the clocks in one that it makes,
 _OPENED: Final = ("network", "uts")
 """A hostNetwork pod may take in what ran in a pod's network: it asks for more than the dump had, the host name is not
 restored, and without a connection to keep CRIU does not touch the network."""
+_NUMBER_MAX: Final = 0xFFFFFFFF
 NETWORK_KEY: Final = "extRootNetNS"
 """Under which runc hands the pod's network in (libcontainer/criu_linux.go handleRestoringNamespaces)."""
 PROCESS_KEY: Final = "extRootPidNS"
@@ -133,6 +134,29 @@ def _nested_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
         )
 
 
+def outside_namespaces(dump: Dump) -> TaskIds:
+    """What the inventory says of the dumping CRIU's namespaces, of which only equality with the container's counts.
+
+    One that the container shared has the container's number, any other a number that the dump does not have.
+    """
+    root, outside = dump.root.ids, dump.inventory.ids
+    used = {number for task in dump.tasks for number in task.ids.namespaces}
+    other = next(number for number in range(_NUMBER_MAX, 0, -1) if number not in used)
+    fields = (*_KINDS.values(),)
+    return replace(
+        outside,
+        **{
+            field: getattr(root, field) if getattr(outside, field) == getattr(root, field) else other
+            for field in fields
+        },
+    )
+
+
+def restored_number(dump: Dump, kind: str) -> int:
+    """The number that a restore has for the container's namespace of this kind (a field of TaskIds)."""
+    return int(getattr(restored_namespaces(dump, dump.root), kind))
+
+
 def restored_namespaces(dump: Dump, task: Task) -> TaskIds:
     """The ids that ``ids-<pid>.img`` of a living task must name for its namespaces; those that are no namespace stay.
 
@@ -141,7 +165,7 @@ def restored_namespaces(dump: Dump, task: Task) -> TaskIds:
     where no object is made again. A time namespace is made for every tree, from timens-0.img (cr-restore.c,
     restore_task_with_children), a cgroup namespace never (cgroup.c, prepare_cgroup_namespace).
     """
-    root, outside = dump.root.ids, dump.inventory.ids
+    root, outside = dump.root.ids, outside_namespaces(dump)
     return replace(
         task.ids,
         pid_ns=root.pid_ns,

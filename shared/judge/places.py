@@ -52,6 +52,17 @@ def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...
     return paths if (opens_on_volumes(dump) or anyway) and not may_mount(live) else ()
 
 
+def files_of_ended(dump: Dump) -> tuple[str, ...]:
+    """Paths below /proc of open files of processes that had ended, which stay open though nothing is there any more."""
+    found = (file.path for file in dump.files if isinstance(file, RegularFile))
+    return tuple(sorted({path for path in found if _process(path) in dump.ended}))
+
+
+def _process(path: str) -> int | None:
+    parts = spelt_once(path).split("/")
+    return int(parts[2]) if parts[1] == "proc" and len(parts) > 2 and parts[2].isdecimal() else None
+
+
 def opens_on_volumes(dump: Dump) -> bool:
     """Whether some file is open, or watched, below what the runtime mounts.
 

@@ -14,8 +14,9 @@ from shared.criu.dump import read_dump
 from shared.criu.images import ImageDirectory, Kind, split
 from shared.errors import Refused
 from shared.judge import mount_images
-from shared.judge.mount_images import EMPTY, MS_NOSYMFOLLOW, NodeCgroups, pod_files
+from shared.judge.mount_images import EMPTY, MS_NOSYMFOLLOW, pod_files
 from shared.judge.mount_tree import mount_tree_refusals
+from shared.judge.node_side import NodeSide
 from shared.judge.rules import Rules
 from shared.judge.writing import ImageFile, Raw
 from shared.spec import Namespace, RuntimeSpec
@@ -25,13 +26,14 @@ from tests.support.pods import InMemory, Security, read, spec, synthetic_dump
 RDONLY, NOSUID, NODEV, NOEXEC, BIND, MOVE, REC = 1, 2, 4, 8, 1 << 12, 1 << 13, 1 << 14
 QUIET = NOSUID | NODEV | NOEXEC
 ORDINARY = Security()
+NODE = NodeSide("6.18.0")
 MAY_MOUNT = Security(add=("CAP_SYS_ADMIN",))
 
 Change = Callable[[SyntheticDump], None]
 
 
 def written(made: SyntheticDump, live: RuntimeSpec, **options: Any) -> dict[str, ImageFile]:
-    return {each.name: each for each in pod_files(read(made), live, **options)}
+    return {each.name: each for each in pod_files(read(made), live, **({"node": NODE} | options))}
 
 
 def tree(made: SyntheticDump, live: RuntimeSpec, namespace: int = 13, **options: Any) -> dict[str, pb.MntEntry]:
@@ -288,12 +290,22 @@ def test_cgroups_are_mounted_with_the_nodes_own_options() -> None:
     made = synthetic_dump(ORDINARY)
     cgroups(made)
     assert refused(made, spec(ORDINARY)) == []
-    found = tree(made, spec(ORDINARY), node=NodeCgroups("nsdelegate"))["/sys/fs/cgroup"]
+    found = tree(made, spec(ORDINARY), node=replace(NODE, cgroup2_options="nsdelegate"))["/sys/fs/cgroup"]
     assert (found.options, found.flags & RDONLY) == (b"nsdelegate", RDONLY)
 
 
+def test_volume_without_flags_of_the_pod_keeps_those_of_what_it_shows() -> None:
+    made = synthetic_dump(ORDINARY)
+    made.mount("/data").flags = 0
+    node = replace(NODE, inherited=(("/data", NODEV | RDONLY), ("/etc/hosts", NODEV)))
+    found = tree(made, spec(ORDINARY), node=node)["/data"]
+    assert (found.flags, found.sb_flags) == (NODEV | RDONLY, RDONLY)
+    asked = tree(synthetic_dump(ORDINARY), changed_spec("/data", "rbind", "ro"), node=node)["/data"]
+    assert asked.flags == RDONLY
+
+
 OWN_CGROUPS = replace(spec(ORDINARY), namespaces=(*spec(ORDINARY).namespaces, Namespace("cgroup", "")))
-VERSION_1 = NodeCgroups(hierarchies=("memory", "cpu,cpuacct", "name=systemd"))
+VERSION_1 = NodeSide("6.18.0", hierarchies=("memory", "cpu,cpuacct", "name=systemd"))
 
 
 def hierarchies(made: SyntheticDump, options: bytes) -> None:
@@ -341,7 +353,7 @@ def test_mount_of_a_process_that_may_mount_is_kept(fstype: int, options: bytes, 
     made.raw[f"tmpfs-dev-{made.mount('/mnt').root_dev}.tar.gz.img"] = EMPTY
     assert refused(made, spec(MAY_MOUNT)) == []
     assert refused(made, spec(ORDINARY)) != []
-    found = tree(made, spec(MAY_MOUNT), node=NodeCgroups("nsdelegate"))["/mnt"]
+    found = tree(made, spec(MAY_MOUNT), node=replace(NODE, cgroup2_options="nsdelegate"))["/mnt"]
     assert (found.fstype, found.options, found.flags) == (fstype, written_options, RDONLY | NODEV)
     assert found.source in (b"proc", b"tmpfs", b"devpts", b"cgroup2")
 
