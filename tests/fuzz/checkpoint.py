@@ -16,7 +16,6 @@ from shared.checkpoint_files import CheckpointFiles
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump_host import read_dump_host
 from shared.criu.images import header
-from shared.criu.inventory import skip_network_lock
 from shared.criu.tmpfs import read_tmpfs
 from shared.errors import CheckpointInvalid, RestoreError
 from shared.judge import PodIdentity, check_settings, read, refusals
@@ -145,8 +144,6 @@ def _image(content: bytes) -> None:
         _, rest = _first(files[name][len(start) :])
         files[name] = start + struct.pack("<I", len(content) - 1) + content[1:] + rest
     read_everything(MemoryFiles(files))
-    if name.endswith("inventory.img"):
-        skip_network_lock(files[name])
 
 
 def _first(framed: bytes) -> tuple[bytes, bytes]:
