@@ -25,6 +25,8 @@ class Attack:
     route: Route = "image"
     by_node: bool = False
     """Whether only the node's own store can tell."""
+    harmless: bool = False
+    """Nothing is refused (``reason`` is empty), and what CRIU gets is the unforged dump's to the byte."""
 
     def forge(self, forgery: Forgery) -> None:
         self.change(forgery)
@@ -53,6 +55,16 @@ ATTACKS: Final[list[Attack]] = []
 TWINS: Final[list[Twin]] = []
 
 
+def harmless(name: str, victim: Victim = "ordinary") -> Callable[[Change], Change]:
+    """Registers the function below as an attack that CRIU never gets to see."""
+
+    def register(change: Change) -> Change:
+        add_harmless(name, change, victim)
+        return change
+
+    return register
+
+
 def attack(name: str, reason: str, victim: Victim = "ordinary", route: Route = "image") -> Callable[[Change], Change]:
     """Registers the function below as an attack."""
 
@@ -74,6 +86,12 @@ def add(
     """Registers one attack of a family."""
     assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
     ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
+
+
+def add_harmless(name: str, change: Change, victim: Victim = "ordinary") -> None:
+    """Registers one of a family of attacks that CRIU never gets to see."""
+    assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
+    ATTACKS.append(Attack(name, "", change, victim, harmless=True))
 
 
 def twin(

@@ -60,7 +60,7 @@ def opened(tmp_path: Path, dump: SyntheticDump | None = None) -> OpenedCheckpoin
         tmp_path / "checkpoint", containerd(dump or SyntheticDump.of_processes()) | {"dump.log": LOG}
     )
     with open_files(IMAGE, root) as found:
-        return OpenedCheckpoint(IMAGE, root, read_checkpoint(found), read_dump(found), ())
+        return OpenedCheckpoint(IMAGE, root, read_checkpoint(found), read_dump(found), root, ())
 
 
 def with_cgroups(fstype: int) -> SyntheticDump:
