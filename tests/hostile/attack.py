@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -26,7 +26,9 @@ class Attack:
     by_node: bool = False
     """Whether only the node's own store can tell."""
     harmless: bool = False
-    """Nothing is refused (``reason`` is empty), and what CRIU gets is the unforged dump's to the byte."""
+    """Nothing is refused (``reason`` is empty), and what CRIU gets is, to the byte, what it gets of ``like``."""
+    like: Change | None = None
+    """Of a harmless one: the dump that CRIU seems to get, None: the victim itself."""
 
     def forge(self, forgery: Forgery) -> None:
         self.change(forgery)
@@ -55,16 +57,6 @@ ATTACKS: Final[list[Attack]] = []
 TWINS: Final[list[Twin]] = []
 
 
-def harmless(name: str, victim: Victim = "ordinary") -> Callable[[Change], Change]:
-    """Registers the function below as an attack that CRIU never gets to see."""
-
-    def register(change: Change) -> Change:
-        add_harmless(name, change, victim)
-        return change
-
-    return register
-
-
 def attack(name: str, reason: str, victim: Victim = "ordinary", route: Route = "image") -> Callable[[Change], Change]:
     """Registers the function below as an attack."""
 
@@ -88,10 +80,19 @@ def add(
     ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
 
 
-def add_harmless(name: str, change: Change, victim: Victim = "ordinary") -> None:
-    """Registers one of a family of attacks that CRIU never gets to see."""
+def add_harmless(name: str, change: Change, victim: Victim = "ordinary", like: Change | None = None) -> None:
+    """Registers an attack that CRIU never gets to see."""
     assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
-    ATTACKS.append(Attack(name, "", change, victim, harmless=True))
+    ATTACKS.append(Attack(name, "", change, victim, harmless=True, like=like))
+
+
+def to_be_refused(attacks: Iterable[Attack]) -> list[Attack]:
+    return [each for each in attacks if not each.harmless]
+
+
+def to_be_restored(attacks: Iterable[Attack]) -> list[Twin]:
+    """The harmless attacks, as what has to restore on a node."""
+    return [Twin(each.name, each.change, each.victim, route=each.route) for each in attacks if each.harmless]
 
 
 def twin(

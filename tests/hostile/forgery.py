@@ -70,6 +70,8 @@ class Forgery:
         """What happens to the finished archive."""
         self.annotations: dict[str, str] = {}
         """Of the image, beyond the one that marks a checkpoint."""
+        self.behind: dict[str, bytes] = {}
+        """Bytes behind the messages of images."""
         self.partial: set[str] = set()
         """Images whose messages lack required fields; those of all others are completed."""
         self.rewritten: set[str] = set()
@@ -220,7 +222,7 @@ class Forgery:
         found = dict(self.files)
         for name, messages in self._images.items():
             whole = messages if name in self.partial else [completed(message) for message in messages]
-            found[f"checkpoint/{name}"] = _joined(kind_of(name), whole)
+            found[f"checkpoint/{name}"] = _joined(kind_of(name), whole) + self.behind.get(name, b"")
         return found
 
     def tar(self) -> bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import tarfile
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
 from tests.hostile.attack import Change, add, attack, twin
-from tests.hostile.forgery import Forgery, messages_of
+from tests.hostile.forgery import Forgery
 from tests.support.checkpoints import member
 
 CHR, BLK = stat.S_IFCHR | 0o666, stat.S_IFBLK | 0o660
@@ -91,9 +90,9 @@ def _kind(number: int, **parts: Any) -> Change:
 
 add("a packet socket", "FileExceeds", _kind(10, psk=pb.PacketSockEntry(id=2000, type=3, protocol=3)), "restricted")
 add("a tun device", "FieldExceeds", _kind(15, tunf=pb.TunfileEntry(id=2000, netdev=b"tun0")))
-add("a BPF map", "FileExceeds", _kind(19, bpf=pb.BpfmapFileEntry(map_type=1, max_entries=1)))
+add("a BPF map", "FieldExceeds", _kind(19, bpf=pb.BpfmapFileEntry(map_type=1, max_entries=1)))
 add("a fanotify watch", "FileExceeds", _kind(12, ffy=pb.FanotifyFileEntry()))
-add("a file that only the caller of CRIU knows", "FileExceeds", _kind(16, ext=pb.ExtFileEntry()))
+add("a file that only the caller of CRIU knows", "FieldExceeds", _kind(16, ext=pb.ExtFileEntry()))
 for _number in (21, 99, 65535):
     add(f"a file of unknown kind {_number}", "ImageDamaged", _kind(_number))
 add(
@@ -154,9 +153,9 @@ def _terminal(kind: int, number: int, major: int, minor: int) -> Change:
     return change
 
 
-add("the node's console", "DeviceExceeds", _terminal(2, 1002 << 1, 5, 1))
-add("a virtual terminal of the node", "DeviceExceeds", _terminal(3, 1004 << 1, 4, 1))
-add("a serial line of the node", "DeviceExceeds", _terminal(6, 1010 << 1, 188, 0))
+add("the node's console", "FileExceeds", _terminal(2, 1002 << 1, 5, 1))
+add("a virtual terminal of the node", "FileExceeds", _terminal(3, 1004 << 1, 4, 1))
+add("a serial line of the node", "FileExceeds", _terminal(6, 1010 << 1, 188, 0))
 add("a terminal that CRIU is handed", "ImageDamaged", _terminal(5, 1008 << 1, 136, 0))
 
 
