@@ -79,7 +79,7 @@ def sound() -> dict[str, bytes]:
     for pid in (1, 2):
         core = dump.images[f"core-{pid}.img"][0]
         core.thread_core.seccomp_mode, core.thread_core.seccomp_filter = 2, 0  # type: ignore[attr-defined]
-    dump.images["tty-info.img"] = [pb.TtyInfoEntry(id=1, type=4, rdev=0x8800)]
+    dump.images["tty-info.img"] = [pb.TtyInfoEntry(id=2012, type=4, rdev=0x500)]
     dump.images["memfd.img"] = [pb.MemfdInodeEntry(name=b"a", size=4096, shmid=1, inode_id=1)]
     dump.images["cpuinfo.img"] = [pb.CpuinfoEntry(x86_entry=[pb.CpuinfoX86Entry(capability=[1] * 12, xsave_size=832)])]
     dump.images["pagemap-shmem-1.img"] = [

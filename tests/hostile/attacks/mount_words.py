@@ -71,6 +71,19 @@ def _device_of_a_volume(forgery: Forgery) -> None:
     queues.root_dev, queues.source, queues.options = volume.root_dev, volume.source, volume.options
 
 
+@attack("a file system of the container with a volume's device and source", "MountTreeDiffers", "mounted")
+def _like_a_volume(forgery: Forgery) -> None:
+    volume, queues = forgery.mount("/read"), forgery.mount("/dev/mqueue")
+    queues.root_dev, queues.source = volume.root_dev, volume.source
+
+
+def _volume_by_device(forgery: Forgery) -> None:
+    forgery.mount("/read").ext_key = b"CRIU:EXTERNAL_DEV"
+
+
+add("a volume that CRIU finds by its device", "MountTreeDiffers", _volume_by_device, "mounted")
+
+
 def _other_root(path: str) -> Change:
     return lambda forgery: forgery.add_mount(path, "/", source=NODE, fstype=17) and None
 

@@ -25,7 +25,6 @@ def _terminal(path: str, at: str, mode: int = CHARACTER, flags: int = os.O_RDWR,
         forgery.new_image("tty-info.img", entry)
         tty = pb.TtyFileEntry(tty_info_id=0, flags=flags, regf_id=file.id)
         forgery.open_file(pb.FileEntry(type=11, id=2000, tty=tty))
-        forgery.raw("tty-data.img", b"")
         forgery.new_image("tty-data.img", pb.TtyDataEntry(tty_id=0, data=b"root::0:0::/:/bin/sh\n"))
 
     return change

@@ -19,14 +19,12 @@ from shared.criu.criu_pb2 import (
     PagemapHead,
     SeccompEntry,
     SeccompFilter,
-    ThreadInfoAarch64,
-    UserAarch64RegsEntry,
 )
 from shared.criu.images import header
 from shared.criu.magic import MAGIC
 from shared.criu.pagemaps import ADDRESS_MAX
 from shared.judge.reading import read
-from tests.support.checkpoints import PAGE, SyntheticDump
+from tests.support.checkpoints import PAGE, SyntheticDump, set_aarch64
 
 Refused = Callable[..., Any]
 Dumped = Callable[..., CheckpointFiles]
@@ -195,12 +193,8 @@ def test_page_size_depends_on_the_machine(
     machine: int, unit: int, sound: bool, dumped: Dumped, refused: Refused
 ) -> None:
     dump = SyntheticDump.of_processes(pages=2)
-    core = dump.core(1)
     if machine == 3:
-        core.ClearField("thread_info")
-        core.ti_aarch64.CopyFrom(ThreadInfoAarch64(gpregs=UserAarch64RegsEntry(regs=[0] * 31)))
-        core.ti_aarch64.fpsimd.vregs.extend([0] * 64)
-    core.mtype = machine
+        set_aarch64(dump)
     area: Any = dump.images["mm-1.img"][0].vmas[0]  # type: ignore[attr-defined]
     area.end = area.start + 2 * unit
     dump.raw["pages-1.img"] = bytes(2 * unit)
