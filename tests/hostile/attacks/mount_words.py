@@ -71,10 +71,22 @@ def _device_of_a_volume(forgery: Forgery) -> None:
     queues.root_dev, queues.source, queues.options = volume.root_dev, volume.source, volume.options
 
 
-@attack("a file system of the container with a volume's device and source", "MountTreeDiffers", "mounted")
+def _numbered_as_a_volume(forgery: Forgery) -> None:
+    """As of a container that has such a file system of the node as a volume: a number alone binds nothing."""
+    forgery.mount("/dev/mqueue").root_dev = forgery.mount("/read").root_dev
+
+
 def _like_a_volume(forgery: Forgery) -> None:
-    volume, queues = forgery.mount("/read"), forgery.mount("/dev/mqueue")
-    queues.root_dev, queues.source = volume.root_dev, volume.source
+    _numbered_as_a_volume(forgery)
+    forgery.mount("/dev/mqueue").source = forgery.mount("/read").source
+
+
+add_harmless(
+    "a file system of the container with a volume's device and source",
+    _like_a_volume,
+    "mounted",
+    like=_numbered_as_a_volume,
+)
 
 
 def _volume_by_device(forgery: Forgery) -> None:
