@@ -72,9 +72,9 @@ def mounts_below(directory: Path) -> Sequence[Path]:
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
-def cgroup2_options() -> str:
+def cgroup2_options(mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
     """Options of the node's own cgroup2 mount, empty without one (proc_pid_mountinfo(5))."""
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+    for line in mountinfo.read_text(errors="replace").splitlines():
         kind, _, options = line.partition(" - ")[2].split(" ", 2)
         if kind == "cgroup2":
             return ",".join(option for option in options.split(",") if option not in ("rw", "ro"))

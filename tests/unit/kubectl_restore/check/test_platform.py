@@ -97,6 +97,14 @@ def test_images_say_which_criu_reads_them(
     assert ("CriuTooOld" in found) is (code is not None)
 
 
+def test_what_no_pod_may_have_is_a_finding(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.core(1).thread_core.sched_policy = 6
+    report = examined(dump)
+    assert report.verdict == "would fail"
+    assert "sched_policy" in one(report, "FieldExceeds").sentence
+
+
 def descriptor_of_a_process(number: int) -> pb.FileEntry:
     return pb.FileEntry(type=20, id=number, pidfd=pb.PidfdEntry(id=number, nspid=1))
 
