@@ -74,12 +74,12 @@ def check_volumes(dump: Dump, live: RuntimeSpec) -> None:
     check_host_ports(host_ports(dump, live))
 
 
-def check_machine(node: Node, opened: OpenedCheckpoint) -> None:
+def check_machine(node: Node, opened: OpenedCheckpoint, pid_max: Path = Path("/proc/sys/kernel/pid_max")) -> None:
     """Processor, kernel, cgroups, security module and CRIU; looked at once per image and CRIU."""
     facts = node.facts()
     if node.suited.get(opened.image.digest) is facts:
         return
-    for refused in process_refusals(opened.dump, int(Path("/proc/sys/kernel/pid_max").read_text())):
+    for refused in process_refusals(opened.dump, int(pid_max.read_text())):
         raise refused
     with opened.files() as files:
         host, images = read_dump_host(files), ImageDirectory(files, "checkpoint")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.criu.criu_pb2 import InventoryEntry
-from shared.criu.decode import damaged, decode
-from shared.criu.images import ImageDirectory, Kind, join, split, text
+from shared.criu.decode import damaged
+from shared.criu.images import ImageDirectory, Kind, text
 from shared.criu.task_ids import TaskIds
 from shared.errors import CheckpointInvalid
 
@@ -54,17 +54,3 @@ def read_inventory(images: ImageDirectory) -> Inventory:
         plugins=tuple(text(plugin, name) for plugin in entry.plugins_entry.plugins),
         run_id=text(entry.dump_criu_run_id, name),
     )
-
-
-def skip_network_lock(inventory: bytes) -> bytes:
-    """``inventory.img`` with network_lock_method = SKIP; everything else stays.
-
-    CRIU's lock drops all traffic of the target network namespace during a restore, the node's own with hostNetwork,
-    and stays there after a failed one; without an established TCP connection in the dump it protects nothing.
-    """
-    name = Kind.INVENTORY.file()
-    messages = [decode(InventoryEntry, piece, name) for piece in split(inventory, Kind.INVENTORY, name)]
-    if len(messages) != 1:
-        raise damaged(name, f"has {len(messages)} messages instead of one")
-    messages[0].network_lock_method = NETWORK_LOCK_SKIP
-    return join(Kind.INVENTORY, [messages[0]])

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import tests.hostile.attacks  # noqa: F401  registers them
-from tests.hostile.attack import ATTACKS, TWINS
+from tests.hostile.attack import ATTACKS, TWINS, to_be_refused, to_be_restored
 from tests.hostile.battle import Report, fight
 from tests.hostile.by_command import build_all
 from tests.hostile.generator.edits import from_json
@@ -79,12 +79,14 @@ def generated(found: Nodes, arguments: argparse.Namespace, folder: Path) -> tupl
 def attacks(found: Nodes, folder: Path) -> Report:
     """Every attack, by the checks alone and through the real path."""
     archives = archives_of(found.victims)
-    twins = [*by_image(TWINS), *twins_of(ATTACKS, archives)]
-    print(f"{len(by_image(ATTACKS))} attacks by image on containerd 1.7, {len(twins)} twins", flush=True)
-    report = fight(found.node_17, found.victims, by_image(ATTACKS), twins)
+    to_refuse, harmless = by_image(to_be_refused(ATTACKS)), by_image(to_be_restored(ATTACKS))
+    twins = [*by_image(TWINS), *harmless, *twins_of(ATTACKS, archives)]
+    print(f"{len(to_refuse)} attacks by image on containerd 1.7, {len(twins)} twins", flush=True)
+    report = fight(found.node_17, found.victims, to_refuse, twins)
     files, benign = by_archive(ATTACKS), by_archive(TWINS)
     print(f"{len(files)} attacks by archive on kubectl restore build, {len(benign)} twins", flush=True)
     report.add(build_all(files, benign, archives, folder / "build"))
+    print(f"{len(harmless)} of the twins are attacks that CRIU gets nothing of")
     unheard = [each.name for each in twins if each.unheard]
     print(f"{len(unheard)} of the twins carry what an attacker would write, to no effect: {'; '.join(unheard)}")
     for what in (*report.accepted, *report.effects, *report.twins_refused):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -27,6 +27,10 @@ class Attack:
     route: Route = "image"
     by_node: bool = False
     """Whether only the node's own store can tell."""
+    harmless: bool = False
+    """Nothing is refused (``reason`` is empty), and what CRIU gets is, to the byte, what it gets of ``like``."""
+    like: Change | None = None
+    """Of a harmless one: the dump that CRIU seems to get, None: the victim itself."""
 
     def forge(self, forgery: Forgery) -> None:
         self.change(forgery)
@@ -76,6 +80,21 @@ def add(
     """Registers one attack of a family."""
     assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
     ATTACKS.append(Attack(name, reason, change, victim, route, by_node))
+
+
+def add_harmless(name: str, change: Change, victim: Victim = "ordinary", like: Change | None = None) -> None:
+    """Registers an attack that CRIU never gets to see."""
+    assert all(each.name != name for each in ATTACKS), f"two attacks are called {name}"
+    ATTACKS.append(Attack(name, "", change, victim, harmless=True, like=like))
+
+
+def to_be_refused(attacks: Iterable[Attack]) -> list[Attack]:
+    return [each for each in attacks if not each.harmless]
+
+
+def to_be_restored(attacks: Iterable[Attack]) -> list[Twin]:
+    """The harmless attacks, as what has to restore on a node."""
+    return [Twin(each.name, each.change, each.victim, route=each.route) for each in attacks if each.harmless]
 
 
 def twin(

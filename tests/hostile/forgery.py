@@ -1,7 +1,7 @@
 """A real checkpoint taken apart, for an attack to change one thing in it and put it together again.
 
-CRIU images are decoded with the product's own messages, which keep the fields they do not know, so everything that an
-attack leaves alone stays as CRIU wrote it.
+CRIU images are decoded with the product's own messages, so everything that an attack leaves alone stays as CRIU wrote
+it. What it adds gets the required fields that it does not care for.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Final, cast
 from google.protobuf.message import Message
 
 from shared.criu import criu_pb2 as pb
-from shared.criu.images import Kind, header, join, split
-from tests.support.checkpoints import Member, innermost, member, tar_of_members
+from shared.criu.images import Kind, header, split
+from tests.support.checkpoints import Member, completed, innermost, member, tar_of_members
 
 _MESSAGES: Final[dict[Kind, type[Message]]] = {
     Kind.INVENTORY: pb.InventoryEntry,
@@ -36,6 +36,12 @@ _MESSAGES: Final[dict[Kind, type[Message]]] = {
     Kind.NETNS: pb.NetnsEntry,
     Kind.SECCOMP: pb.SeccompEntry,
     Kind.REMAP_FPATH: pb.RemapFilePathEntry,
+    Kind.TTY_INFO: pb.TtyInfoEntry,
+    Kind.TTY_DATA: pb.TtyDataEntry,
+    Kind.FIFO_DATA: pb.PipeDataEntry,
+    Kind.SK_QUEUES: pb.SkPacketEntry,
+    Kind.FILE_LOCKS: pb.FileLockEntry,
+    Kind.TIMENS: pb.TimensEntry,
 }
 
 
@@ -64,6 +70,10 @@ class Forgery:
         """What happens to the finished archive."""
         self.annotations: dict[str, str] = {}
         """Of the image, beyond the one that marks a checkpoint."""
+        self.behind: dict[str, bytes] = {}
+        """Bytes behind the messages of images."""
+        self.partial: set[str] = set()
+        """Images whose messages lack required fields; those of all others are completed."""
         self.rewritten: set[str] = set()
         """Files that were taken apart, to be put together again; those replaced whole are not among them."""
         self._images: dict[str, list[Message]] = {}
@@ -159,6 +169,9 @@ class Forgery:
     def open_file(self, entry: Any, descriptor: int = 77) -> None:
         """Gives the first process one more descriptor."""
         table = f"fdinfo-{self.ids().files_id}.img"
+        for field, part in entry.ListFields():
+            if field.message_type is not None and not part.id:
+                part.id = entry.id
         self.opened.append(entry)
         self.image(table).append(pb.FdinfoEntry(id=entry.id, flags=0, type=entry.type, fd=descriptor))
 
@@ -208,7 +221,8 @@ class Forgery:
     def contents(self) -> dict[str, bytes]:
         found = dict(self.files)
         for name, messages in self._images.items():
-            found[f"checkpoint/{name}"] = join(kind_of(name), messages)
+            whole = messages if name in self.partial else [completed(message) for message in messages]
+            found[f"checkpoint/{name}"] = _joined(kind_of(name), whole) + self.behind.get(name, b"")
         return found
 
     def tar(self) -> bytes:
@@ -226,10 +240,16 @@ def with_members(archive: bytes, members: list[Member]) -> bytes:
     return out.getvalue()
 
 
+def _joined(kind: Kind, messages: list[Message]) -> bytes:
+    pieces = [message.SerializePartialToString(deterministic=True) for message in messages]
+    return kind.header + b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces)
+
+
 def messages_of(name: str, *messages: Message) -> bytes:
     """An image of a kind that the product does not read, by its magic number."""
     pieces = [header(name)]
     for message in messages:
-        serialized = cast(bytes, message.SerializePartialToString())
+        whole = completed(message) if isinstance(message, Message) else message
+        serialized = cast(bytes, whole.SerializeToString())
         pieces += [struct.pack("<I", len(serialized)), serialized]
     return b"".join(pieces)

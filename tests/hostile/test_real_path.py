@@ -6,7 +6,7 @@ import re
 
 from tests.e2e.node.kubelet import Kubelet
 from tests.e2e.restoring import have, with_daemon
-from tests.hostile.attack import ATTACKS, Attack, Twin
+from tests.hostile.attack import ATTACKS, Attack, Twin, to_be_refused
 from tests.hostile.battle import Report, fight
 from tests.hostile.nodes import Nodes
 from tests.hostile.real_node import Battle, Tried, by_image, refused_as
@@ -45,7 +45,7 @@ def test_containerds_own_restore_is_no_way_around(hostile_nodes: Nodes) -> None:
     def refused(tried: Tried, reason: str) -> bool:
         return refused_as(tried, reason) or (reason in NOT_OURS and tried.details != "" and not tried.criu_ran)
 
-    chosen = [attack for attack in one_of_each(by_image(ATTACKS)) if not attack.by_node]
+    chosen = [attack for attack in one_of_each(by_image(to_be_refused(ATTACKS))) if not attack.by_node]
     report = fight(hostile_nodes.node_21, hostile_nodes.victims, chosen, [], refused=refused)
     assert report.accepted == []
     assert report.effects == []

@@ -268,6 +268,15 @@ def registers() -> criu_pb2.ThreadInfoX86:
     return criu_pb2.ThreadInfoX86(fpregs=criu_pb2.UserX86FpregsEntry(st_space=[0] * 32, xmm_space=[0] * 64))
 
 
+def set_aarch64(dump: SyntheticDump, pid: int = 1) -> None:
+    """Makes the task one of a 64-bit Arm machine."""
+    core = dump.core(pid)
+    core.mtype = 3
+    core.ClearField("thread_info")
+    core.ti_aarch64.gpregs.regs.extend([0] * 31)
+    core.ti_aarch64.fpsimd.vregs.extend([0] * 64)
+
+
 def serialize(name: str, messages: Iterable[Message]) -> bytes:
     """The image file of this name with these messages."""
     stem = name.removesuffix(".img")

@@ -31,10 +31,11 @@ def rich_dump(commands: Sequence[bytes] = (b"/bin/app\0--serve\0", b"/bin/worker
     dump.add_file(unix(60, b"/run/app.sock\0", state=10), descriptor=5)
     dump.add_file(unix(61, b"\0abstract", peer=62), descriptor=6)
     dump.add_file(unix(62, b"", peer=61), descriptor=7)
-    dump.add_file(pb.FileEntry(type=6, id=70), descriptor=8)
+    dump.add_file(pb.FileEntry(type=6, id=70, efd=pb.EventfdFileEntry(id=70)), descriptor=8)
     dump.add_file(regular(71, "/data/journal", mount=300), descriptor=9)
     dump.add_file(pb.FileEntry(type=18, id=72, memfd=pb.MemfdFileEntry(id=72, inode_id=5)), descriptor=10)
     dump.images["memfd.img"] = [pb.MemfdInodeEntry(name=b"scratch", size=PAGE, shmid=9, inode_id=5)]
+    dump.images["pagemap-shmem-9.img"] = [pb.PagemapHead(pages_id=98)]
     dump.images["filelocks.img"] = [pb.FileLockEntry(flag=2, type=1, pid=1, fd=9)]
     dump.add_mount("/data", mnt_id=300)
     return dump
@@ -46,9 +47,9 @@ def set_memory(dump: SyntheticDump, pid: int, command: bytes) -> None:
     del mm.vmas[:]
     mm.vmas.extend(
         [
-            area(0x400000, 8, 0x41, shmid=1, prot=5),
+            area(0x400000, 8, 0x41, shmid=1, prot=5, flags=0x2),
             area(HEAP, 4, 0x221),
-            area(LIBRARY, 64, 0x101, shmid=SEGMENT),
+            area(LIBRARY, 64, 0x101, shmid=SEGMENT, flags=0x21),
             area(STACK, 32, 0x201, flags=0x122),
         ]
     )

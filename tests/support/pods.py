@@ -167,6 +167,7 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
     own = {"root": b"/", "ext_key": None, "flags": _QUIET}
     made.add_mount("/dev/mqueue", fstype=_FSTYPE["mqueue"], source=b"mqueue", **own)
     made.add_mount("/sys/fs/cgroup", fstype=_FSTYPE["tmpfs"], source=b"tmpfs", **own)
+    _fill(made, "/sys/fs/cgroup")
     for controller in ("memory", "cpu"):
         flags = _QUIET if security.privileged else _QUIET | _READ_ONLY_FLAG
         made.add_mount(f"/sys/fs/cgroup/{controller}", fstype=_FSTYPE["cgroup"], source=b"cgroup", flags=flags)
@@ -180,12 +181,18 @@ def _add_mounts(made: SyntheticDump, security: Security) -> None:
         return
     for path in ("/proc/acpi", "/sys/firmware"):
         made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", sb_flags=_READ_ONLY_FLAG, **own)
+        _fill(made, path)
     for path in ("/proc/keys", "/proc/timer_list", "/proc/kcore"):
         made.add_mount(path, fstype=_FSTYPE["tmpfs"], source=b"tmpfs", root=b"/null", ext_key=b"/dev/null")
     for path in READ_ONLY:
         part = path.removeprefix("/proc").encode()
         proc = {"fstype": _FSTYPE["proc"], "source": b"proc", "root_dev": made.mount("/proc").root_dev}
         made.add_mount(path, root=part, flags=_READ_ONLY_FLAG, ext_key=None, **proc)
+
+
+def _fill(made: SyntheticDump, path: str) -> None:
+    """With nothing, as the tmpfs at ``path`` was."""
+    made.raw[f"tmpfs-dev-{made.mount(path).root_dev}.tar.gz.img"] = made.raw["tmpfs-dev-65.tar.gz.img"]
 
 
 def words(mask: int) -> list[int]:

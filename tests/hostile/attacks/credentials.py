@@ -58,11 +58,11 @@ def _no_creds(forgery: Forgery) -> None:
     forgery.core().thread_core.ClearField("creds")
 
 
-@attack("credentials given twice in one message, the second time root's", "IdentityExceeds", "user")
+@attack("credentials given twice in one message, the second time root's", "ImageDamaged", "user")
 def _twice(forgery: Forgery) -> None:
     whole = forgery.contents()["checkpoint/core-1.img"]
     creds = pb.CredsEntry(uid=0, euid=0, suid=0, fsuid=0)
-    again = pb.CoreEntry(thread_core=pb.ThreadCoreEntry(creds=creds)).SerializeToString()
+    again = pb.CoreEntry(thread_core=pb.ThreadCoreEntry(creds=creds)).SerializePartialToString()
     (size,) = struct.unpack_from("<I", whole, 8)
     forgery.raw("core-1.img", whole[:8] + struct.pack("<I", size + len(again)) + whole[12:] + again)
 
@@ -75,14 +75,18 @@ def _identity(field: str, value: int) -> Change:
     return change
 
 
+def _left_out(field: str) -> Change:
+    def change(forgery: Forgery) -> None:
+        forgery.partial.add("core-1.img")
+        forgery.core().thread_core.creds.ClearField(field)
+
+    return change
+
+
 for _field in ("uid", "euid", "suid", "fsuid", "gid", "egid", "sgid", "fsgid"):
     add(f"{_field} 0 in a pod of user 1000", "IdentityExceeds", _identity(_field, 0), "user")
     add(f"{_field} 1000 in a pod of root without rights", "IdentityExceeds", _identity(_field, 1000), "restricted")
-    add(
-        f"{_field} left out",
-        "ImageDamaged",
-        lambda forgery, field=_field: forgery.core().thread_core.creds.ClearField(field),
-    )  # type: ignore[misc]
+    add(f"{_field} left out", "ImageDamaged", _left_out(_field))
 
 
 @attack("group 0 beside the pod's", "IdentityExceeds", "user")
@@ -115,13 +119,13 @@ def _keep_caps(forgery: Forgery) -> None:
     _securebits(1 << 4)(forgery)
 
 
-@attack("an AppArmor stack of its own", "LsmLabelDiffers")
+@attack("an AppArmor stack of its own", "FieldExceeds")
 def _apparmor(forgery: Forgery) -> None:
     for creds in forgery.creds():
         creds.apparmor_data = b"\x08\x01x"
 
 
-@attack("a label for the sockets it makes", "LsmLabelDiffers")
+@attack("a label for the sockets it makes", "FieldExceeds")
 def _sockcreate(forgery: Forgery) -> None:
     for creds in forgery.creds():
         creds.lsm_sockcreate = b"system_u:system_r:spc_t:s0"
@@ -166,8 +170,8 @@ def _scheduler(policy: int, priority: int, nice: int = 0) -> Change:
 
 add("scheduled first in, first out", "SchedulerExceeds", _scheduler(1, 99))
 add("scheduled round robin", "SchedulerExceeds", _scheduler(2, 1))
-add("scheduled by deadline", "SchedulerExceeds", _scheduler(6, 0))
-add("scheduled by a class that nobody knows", "SchedulerExceeds", _scheduler(77, 0))
+add("scheduled by deadline", "FieldExceeds", _scheduler(6, 0))
+add("scheduled by a class that nobody knows", "FieldExceeds", _scheduler(77, 0))
 add("nice -20", "SchedulerExceeds", _scheduler(0, 0, -20))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import tarfile
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
 from tests.hostile.attack import Change, add, attack, twin
-from tests.hostile.forgery import Forgery, messages_of
+from tests.hostile.forgery import Forgery
 from tests.support.checkpoints import member
 
 CHR, BLK = stat.S_IFCHR | 0o666, stat.S_IFBLK | 0o660
@@ -58,9 +57,9 @@ def _linked_in_tmpfs(forgery: Forgery) -> None:
 
 
 for _flag in (os.O_CREAT, os.O_TRUNC):
-    add(f"a file opened with the flag {_flag:#o}", "FileExceeds", _path("/etc/passwd", flags=os.O_RDONLY | _flag))
+    add(f"a file opened with the flag {_flag:#o}", "FieldExceeds", _path("/etc/passwd", flags=os.O_RDONLY | _flag))
 add("/proc/sys/kernel/core_pattern by a link in a tmpfs", "FileExceeds", _linked_in_tmpfs)
-add("a file of the node", "FileExceeds", _path("/etc/shadow", ext=True))
+add("a file of the node", "FieldExceeds", _path("/etc/shadow", ext=True))
 add("a path upwards", "ImagePath", _path("/a/../../etc/shadow"))
 add("a relative path", "ImagePath", _path("etc/shadow"))
 add("the root of another process", "FileExceeds", _path("/proc/1/root/etc/shadow"))
@@ -90,34 +89,33 @@ def _kind(number: int, **parts: Any) -> Change:
 
 
 add("a packet socket", "FileExceeds", _kind(10, psk=pb.PacketSockEntry(id=2000, type=3, protocol=3)), "restricted")
-add("a tun device", "FileExceeds", _kind(15, tunf=pb.TunfileEntry(id=2000, netdev=b"tun0")))
-add("a BPF map", "FileExceeds", _kind(19))
-add("a fanotify watch", "FileExceeds", _kind(12))
-add("a file that only the caller of CRIU knows", "FileExceeds", _kind(16))
+add("a tun device", "FieldExceeds", _kind(15, tunf=pb.TunfileEntry(id=2000, netdev=b"tun0")))
+add("a BPF map", "FieldExceeds", _kind(19, bpf=pb.BpfmapFileEntry(map_type=1, max_entries=1)))
+add("a fanotify watch", "FileExceeds", _kind(12, ffy=pb.FanotifyFileEntry()))
+add("a file that only the caller of CRIU knows", "FieldExceeds", _kind(16, ext=pb.ExtFileEntry()))
 for _number in (21, 99, 65535):
-    add(f"a file of unknown kind {_number}", "FileExceeds", _kind(_number))
+    add(f"a file of unknown kind {_number}", "ImageDamaged", _kind(_number))
 add(
     "a handle on the node's network namespace",
-    "FileExceeds",
+    "FieldExceeds",
     lambda forgery: _namespace(forgery, forgery.inventory.root_ids.net_ns_id, 0x40000000),
 )
 add(
     "a handle on the node's mount namespace",
-    "FileExceeds",
+    "FieldExceeds",
     lambda forgery: _namespace(forgery, forgery.inventory.root_ids.mnt_ns_id, 0x00020000),
 )
-add("a handle on a namespace that nobody has", "FileExceeds", lambda forgery: _namespace(forgery, 4711, 0x00020000))
+add("a handle on a namespace that nobody has", "FieldExceeds", lambda forgery: _namespace(forgery, 4711, 0x00020000))
 
 
 def _namespace(forgery: Forgery, number: int, flag: int) -> None:
     forgery.open_file(pb.FileEntry(type=14, id=2000, nsf=pb.NsFileEntry(id=2000, ns_id=number, ns_cflag=flag)))
 
 
-def _socket(kind: int, protocol: int, state: int, port: int, *, opts: bytes = b"") -> Change:
+def _socket(kind: int, protocol: int, state: int, port: int, **opts: int) -> Change:
     def change(forgery: Forgery) -> None:
-        number = 2000
         isk = pb.InetSkEntry(
-            id=number,
+            id=2000,
             ino=4711,
             family=socket.AF_INET,
             type=kind,
@@ -127,25 +125,11 @@ def _socket(kind: int, protocol: int, state: int, port: int, *, opts: bytes = b"
             dst_port=0,
             src_addr=[0],
             dst_addr=[0],
+            opts=pb.SkOptsEntry(**opts),
         )
-        isk.MergeFromString(opts)
-        forgery.open_file(pb.FileEntry(type=4, id=number, isk=isk))
+        forgery.open_file(pb.FileEntry(type=4, id=2000, isk=isk))
 
     return change
-
-
-def _options(field: int, value: int) -> bytes:
-    """``opts`` (field 14) with one number in it."""
-    inner = _varint(field << 3) + _varint(value)
-    return _varint(14 << 3 | 2) + _varint(len(inner)) + inner
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 add("a raw socket", "FileExceeds", _socket(socket.SOCK_RAW, 1, 7, 0), "restricted")
@@ -153,35 +137,26 @@ add("a raw socket of every protocol", "FileExceeds", _socket(socket.SOCK_RAW, 25
 for _port in (1, 22, 80, 443, 1023):
     add(f"listening on port {_port}", "SocketExceeds", _socket(1, 6, 10, _port), "restricted")
 add("bound to port 53", "SocketExceeds", _socket(2, 17, 7, 53), "restricted")
-add("a socket with a mark for the firewall", "SocketExceeds", _socket(2, 17, 7, 5353, opts=_options(10, 1)))
-add("a socket of a class that comes first", "SocketExceeds", _socket(2, 17, 7, 5353, opts=_options(8, 7)))
+add("a socket with a mark for the firewall", "SocketExceeds", _socket(2, 17, 7, 5353, so_mark=1))
+add("a socket of a class that comes first", "SocketExceeds", _socket(2, 17, 7, 5353, so_priority=7))
 add("a socket with a port above all ports", "ImageDamaged", _socket(1, 6, 10, 70_000))
 
 
-def _terminal(kind: int, rdev: int) -> Change:
+def _terminal(kind: int, number: int, major: int, minor: int) -> Change:
     def change(forgery: Forgery) -> None:
-        forgery.raw("tty-info.img", messages_of("tty-info.img", _Info(kind, rdev)))  # type: ignore[arg-type]
-        forgery.open_file(pb.FileEntry(type=11, id=2000, tty=pb.TtyFileEntry(id=2000, tty_info_id=1)))
+        """``number``: the one that CRIU gives such a terminal (tty.c, gen_id)."""
+        entry = forgery.open_path("/dev/tty", CHR, os.O_RDWR, mnt_id=forgery.mount("/dev").mnt_id, descriptor=76)
+        info = pb.TtyInfoEntry(id=number, type=kind, rdev=os.makedev(major, minor))
+        forgery.new_image("tty-info.img", info)
+        forgery.open_file(pb.FileEntry(type=11, id=2000, tty=pb.TtyFileEntry(tty_info_id=number, regf_id=entry.id)))
 
     return change
 
 
-class _Info:
-    """tty_info_entry (images/tty.proto)."""
-
-    def __init__(self, kind: int, rdev: int) -> None:
-        self.fields = (
-            struct.pack("<BBBBBBBBBBBB", 8, 1, 16, kind, 24, 0, 32, 0, 40, 0, 48, 0) + b"\x38\0\x40" + _varint(rdev)
-        )
-
-    def SerializeToString(self) -> bytes:  # noqa: N802
-        return self.fields
-
-
-add("the node's console", "DeviceExceeds", _terminal(2, 0x501))
-add("a virtual terminal of the node", "DeviceExceeds", _terminal(3, 0x401))
-add("a serial line of the node", "DeviceExceeds", _terminal(6, 0x440))
-add("a terminal that CRIU is handed", "DeviceExceeds", _terminal(5, 0x8800))
+add("the node's console", "FileExceeds", _terminal(2, 1002 << 1, 5, 1))
+add("a virtual terminal of the node", "FileExceeds", _terminal(3, 1004 << 1, 4, 1))
+add("a serial line of the node", "FileExceeds", _terminal(6, 1010 << 1, 188, 0))
+add("a terminal that CRIU is handed", "ImageDamaged", _terminal(5, 1008 << 1, 136, 0))
 
 
 @attack("a root directory of its own without the right to change it", "RootDirectoryDiffers", "restricted")

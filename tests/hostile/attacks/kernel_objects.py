@@ -57,7 +57,7 @@ for _name, _opts in (
     add(
         f"a Unix socket with {_name}",
         "SocketExceeds",
-        _opened(5, usk=pb.UnixSkEntry(id=4711, ino=4711, type=1, opts=_opts)),
+        _opened(5, usk=pb.UnixSkEntry(id=4711, ino=4711, type=1, state=7, opts=_opts)),
     )
 for _name, _kind, _part in (
     ("an eventfd", 6, {"efd": pb.EventfdFileEntry(fown=ROOT)}),

@@ -38,7 +38,11 @@ for _number, _name in (
 ):  # fmt: skip
     add(f"one more {_name}", REASON, _added("/mnt", fstype=_number, source=_name.encode(), root=b"/", options=b""))
 for _name in ("ext4", "bpf", "nsfs", "nfs"):
-    add(f"one more {_name} by its name", REASON, _added("/mnt", fstype=16, fsname=_name.encode(), source=b"/dev/vda"))
+    add(
+        f"one more {_name} by its name",
+        "FieldExceeds",
+        _added("/mnt", fstype=16, fsname=_name.encode(), source=b"/dev/vda"),
+    )
 add("one more tmpfs", REASON, lambda forgery: _tmpfs(forgery, "/mnt"))
 add("a disk of the node", REASON, _added("/mnt", fstype=0, source=b"/dev/vda", root=b"/"))
 for _path in ("/var/lib/kubelet", "/etc", "/run/containerd", "/root/.ssh"):
@@ -61,7 +65,11 @@ add("/sys writable", REASON, _changed("/sys", flags=14, sb_flags=0))
 add("/sys is a proc", REASON, _changed("/sys", fstype=1))
 add("/proc shows the root of process 1", REASON, _changed("/proc", root=b"/1/root"))
 add("/dev shows a link of itself", REASON, _changed("/dev/mqueue", fstype=5, root_dev=0, root=b"/x"))
-add("/proc is a file system of the node", REASON, _changed("/proc", fstype=16, fsname=b"ext4", source=b"/dev/vda"))
+add(
+    "/proc is a file system of the node",
+    "FieldExceeds",
+    _changed("/proc", fstype=16, fsname=b"ext4", source=b"/dev/vda"),
+)
 add("/dev is a devtmpfs", REASON, _changed("/dev", fstype=3, source=b"devtmpfs"))
 add("a mount point that is gone, which CRIU deletes", REASON, _changed("/dev/mqueue", deleted=True))
 add("a mount for a plugin of CRIU", REASON, _changed("/dev/mqueue", with_plugin=True))

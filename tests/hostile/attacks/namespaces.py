@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
@@ -25,12 +26,23 @@ def _into_the_nodes(kind: str) -> Change:
     return change
 
 
+def _renumbered(mounts: list[Any]) -> Iterator[pb.MntEntry]:
+    for mount in mounts:
+        entry = pb.MntEntry()
+        entry.CopyFrom(mount)
+        entry.mnt_id += 5000
+        entry.parent_mnt_id += 5000
+        yield entry
+
+
 def _nested(kind: str) -> Change:
     def change(forgery: Forgery) -> None:
         ids = forgery.ids(forgery.pids[-1])
         old, new = getattr(ids, f"{kind}_ns_id"), 99
         setattr(ids, f"{kind}_ns_id", new)
-        for name in ("mountpoints", "utsns", "ipcns-var", "netns"):
+        if kind == "mnt":
+            forgery.new_image(f"mountpoints-{new}.img", *_renumbered(forgery.mounts))
+        for name in ("utsns", "ipcns-var", "netns"):
             if f"checkpoint/{name}-{old}.img" in forgery.files:
                 content = forgery.contents()[f"checkpoint/{name}-{old}.img"]
                 forgery.raw(f"{name}-{new}.img", _renumbered(content) if name == "mountpoints" else content)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.criu import criu_pb2 as pb
+from shared.criu.images import Kind, join
 from shared.preflight.files import Expected, Found, compare_files
 from tests.support.base_image import BaseImage
 from tests.support.checkpoints import SyntheticDump, config_dump, containerd, crio, rootfs_diff, tar_of
@@ -113,7 +114,9 @@ def test_deletions_of_cri_o(examined: Examine, tmp_path: Path, with_diff: bool) 
 def test_deleted_file_comes_out_of_the_dump(examined: Examine, tmp_path: Path) -> None:
     base, digest = image(tmp_path)
     dump = dump_of(regular(50, "/tmp/gone"))
-    dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=50, remap_id=1, remap_type=0)]
+    dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=50, remap_id=1, remap_type=1)]
+    ghost = pb.GhostFileEntry(uid=0, gid=0, mode=0o100644)
+    dump.raw["ghost-file-1.img"] = join(Kind.GHOST_FILE, [ghost]) + b"gone"
     assert "FilesMatch" in codes(examined(checkpoint(dump, digest), base=base))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.criu import criu_pb2 as pb
 from shared.preflight.platform import version_numbers
-from tests.support.checkpoints import SyntheticDump, containerd
+from tests.support.checkpoints import SyntheticDump, containerd, set_aarch64
 from tests.unit.kubectl_restore.check.conftest import Examine, codes, one
 
 LOG = b"(00.0) Version: 4.2.1 (gitid 0)\n(00.0) Running on a Linux 6.8.0-41-generic #1 SMP x86_64\n"
@@ -97,13 +97,35 @@ def test_images_say_which_criu_reads_them(
     assert ("CriuTooOld" in found) is (code is not None)
 
 
+def test_what_no_pod_may_have_is_a_finding(examined: Examine) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.core(1).thread_core.sched_policy = 6
+    report = examined(dump)
+    assert report.verdict == "would fail"
+    assert "sched_policy" in one(report, "FieldExceeds").sentence
+
+
+def descriptor_of_a_process(number: int) -> pb.FileEntry:
+    return pb.FileEntry(type=20, id=number, pidfd=pb.PidfdEntry(id=number, nspid=1))
+
+
 @pytest.mark.parametrize(("criu", "fails"), [("4.0", True), ("4.1", False)])
 def test_descriptor_of_a_process_needs_its_criu(examined: Examine, criu: str, fails: bool) -> None:
     dump = narrow()
-    dump.images["files.img"].append(pb.FileEntry(type=20, id=99, pidfd=pb.PidfdEntry()))
+    dump.add_file(descriptor_of_a_process(99), descriptor=9)
     files = with_log(b"", dump)
     del files["dump.log"]
     assert ("CriuTooOld" in codes(examined(files, criu_version=criu))) is fails
+
+
+def test_field_that_an_older_criu_would_leave_out_needs_a_newer_one(examined: Examine) -> None:
+    dump = narrow()
+    dump.core(1).thread_core.creds.no_new_privs = 1
+    files = with_log(b"", dump)
+    del files["dump.log"]
+    found = one(examined(files, criu_version="3.18"), "CriuTooOld")
+    assert "(CRIU 3.19), which CRIU 3.18 of node-1 would leave out silently" in found.sentence
+    assert "CriuTooOld" not in codes(examined(files, criu_version="3.19"))
 
 
 @pytest.mark.parametrize(("kernel", "fails"), [("5.5.0", True), ("5.6.0", False)])
@@ -116,7 +138,7 @@ def test_time_namespace_needs_its_kernel(examined: Examine, kernel: str, fails: 
 
 def test_descriptor_of_a_process_needs_its_kernel(examined: Examine) -> None:
     dump = SyntheticDump.of_processes()
-    dump.add_file(pb.FileEntry(type=20, id=90), descriptor=9)
+    dump.add_file(descriptor_of_a_process(90), descriptor=9)
     assert "Linux 5.3" in one(examined(dump, kernel="4.18.0"), "KernelFeatureMissing").sentence
 
 
@@ -214,7 +236,7 @@ def test_flags_that_labels_do_not_name_are_not_judged(examined: Examine) -> None
 
 def test_other_architecture_says_nothing_of_its_processor(examined: Examine) -> None:
     dump = SyntheticDump.of_processes()
-    dump.core(1).mtype = 3
+    set_aarch64(dump)
     assert "CpuNeedsUnknown" in codes(examined(dump, architecture="aarch64"))
 
 

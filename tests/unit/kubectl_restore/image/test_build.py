@@ -30,6 +30,7 @@ from tests.support.checkpoints import (
     containerd,
     crio,
     podman,
+    set_aarch64,
     tar_of,
     write_directory,
 )
@@ -262,7 +263,7 @@ def test_the_base_of_another_machine_is_refused(
 
 def test_the_machine_is_the_dumps(layout: Place, write_checkpoint: WriteCheckpoint) -> None:
     dump = SyntheticDump.of_processes()
-    dump.core(1).mtype = 3
+    set_aarch64(dump)
     files = containerd(dump, config=config_dump(rootfsImageRef=f"nowhere.invalid/app@{BaseImage().digest}"))
     assert layout.pull(layout.build(write_checkpoint(files))).config["architecture"] == "arm64"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,12 @@ from shared.criu.dump import read_dump
 from shared.errors import Refused, RestoreError, Unavailable
 from shared.metadata import read_checkpoint
 from shared.node_facts import NodeFacts
+from shared.spec import RuntimeSpec
+from tests.support import pods
 from tests.support.checkpoints import PAGE, SyntheticDump, containerd, write_directory
 from tests.support.elf import NT_BUILD_ID, elf, isa_needed, note
 from tests.support.inspected import regular
+from tests.support.pods import Security
 
 IMAGE = StoredImage("sha256:" + "3" * 64, "", "sha256:" + "4" * 64, (), {})
 LOG = b"(00.0) Version: 4.2.1 (gitid 0)\n(00.0) Running on a Linux 6.8.0-41-generic #1 SMP x86_64\n"
@@ -60,7 +64,7 @@ def opened(tmp_path: Path, dump: SyntheticDump | None = None) -> OpenedCheckpoin
         tmp_path / "checkpoint", containerd(dump or SyntheticDump.of_processes()) | {"dump.log": LOG}
     )
     with open_files(IMAGE, root) as found:
-        return OpenedCheckpoint(IMAGE, root, read_checkpoint(found), read_dump(found), ())
+        return OpenedCheckpoint(IMAGE, root, read_checkpoint(found), read_dump(found), root, ())
 
 
 def with_cgroups(fstype: int) -> SyntheticDump:
@@ -140,6 +144,30 @@ def test_node_is_looked_at_again_only_when_its_criu_changed(tmp_path: Path, node
     node.known = replace(FACTS)
     with pytest.raises(RestoreError, match=r"core-1\.img"):
         preflight.check_machine(node, checkpoint)
+
+
+def test_number_of_a_process_beyond_the_nodes_is_refused(tmp_path: Path, node: FakeNode) -> None:
+    checkpoint, highest = opened(tmp_path, SyntheticDump.of_processes(5)), tmp_path / "pid_max"
+    highest.write_text("4\n")
+    with pytest.raises(Refused, match=r"kernel\.pid_max"):
+        preflight.check_machine(node, checkpoint, highest)
+    highest.write_text("5\n")
+    preflight.check_machine(node, checkpoint, highest)
+
+
+def test_field_that_the_nodes_criu_would_leave_out_is_refused(tmp_path: Path, node: FakeNode) -> None:
+    dump = SyntheticDump.of_processes()
+    dump.core(1).tc.membarrier_registration_mask = 16
+    for entry in dump.images["pagemap-1.img"][1:]:
+        assert isinstance(entry, pb.PagemapEntry)
+        entry.compat_nr_pages = entry.nr_pages
+        entry.ClearField("nr_pages")
+    found = opened(tmp_path, dump)
+    checkpoint = replace(found, checkpoint=replace(found.checkpoint, criu_version=None))
+    node.known = replace(FACTS, criu_version="3.17")
+    with pytest.raises(Refused, match=r"which CRIU 3\.17 of this node would leave out silently") as refused:
+        preflight.check_machine(node, checkpoint)
+    assert refused.value.reason == "CriuTooOld"
 
 
 def test_kernel_that_lacks_what_criu_requires_is_refused() -> None:
@@ -295,3 +323,48 @@ def test_level_of_a_program_needs_its_processor(tmp_path: Path, node: FakeNode) 
 
 def test_root_that_is_no_directory_here_is_left_to_criu(tmp_path: Path, node: FakeNode) -> None:
     preflight.check_root(node, opened(tmp_path, using()), None)
+
+
+# ---- volumes and the node's network ----
+
+
+def test_ordinary_dump_makes_nothing_on_volumes() -> None:
+    preflight.check_volumes(pods.dump(Security()), pods.spec(Security()))
+
+
+USER = Security(uid=1000, gid=1000, drop=("ALL",), no_new_privileges=True)
+
+
+def with_volume(tmp_path: Path) -> RuntimeSpec:
+    """A pod of a user whose volume at /data is a directory of root's that is there."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    live = pods.spec(USER)
+    mounts = tuple(replace(each, source=str(folder)) if each.destination == "/data" else each for each in live.mounts)
+    return replace(live, mounts=mounts)
+
+
+def test_socket_where_the_pods_user_could_not_make_it_is_refused(tmp_path: Path) -> None:
+    usk = pb.UnixSkEntry(id=77, ino=9, type=1, state=10, name=b"/data/app.sock\0")
+    made, live = pods.synthetic_dump(USER), with_volume(tmp_path)
+    made.add_file(pb.FileEntry(type=5, id=77, usk=usk), descriptor=9)
+    dump = pods.read(made)
+    with pytest.raises(Refused, match=r"/data/app\.sock") as refused:
+        preflight.check_volumes(dump, live)
+    assert refused.value.reason == "SocketExceeds"
+    os.chown(tmp_path / "data", 1000, 1000)
+    preflight.check_volumes(dump, live)
+
+
+def test_deleted_file_where_the_pods_user_could_not_make_it_is_refused(tmp_path: Path) -> None:
+    made = pods.synthetic_dump(USER)
+    volume = made.mount("/data").mnt_id
+    made.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=77, remap_id=1, remap_type=1)]
+    made.images["ghost-file-1.img"] = [pb.GhostFileEntry(uid=1000, gid=1000, mode=0o100600)]
+    made.add_file(
+        pb.FileEntry(type=1, id=77, reg=pb.RegFileEntry(id=77, name=b"/data/gone", mnt_id=volume, mode=0o100600)),
+        descriptor=9,
+    )
+    with pytest.raises(Refused, match="/data/gone") as refused:
+        preflight.check_volumes(pods.read(made), with_volume(tmp_path))
+    assert refused.value.reason == "FileExceeds"

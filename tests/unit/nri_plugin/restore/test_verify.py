@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from nri_plugin.restore import verify
-from nri_plugin.restore.verify import UNREAD, VERDICTS_MAX, Verdicts, relevant
+from nri_plugin.restore.verify import UNREAD, VERDICTS_MAX, Verdict, Verdicts, relevant
 from shared.errors import Refused
-from shared.judge import PodIdentity, check_dump, check_settings
+from shared.judge import Judgement, NodeSide, PodIdentity
+from shared.judge import judge as really_judge
 from shared.spec import Capabilities, Device, Mount, Namespace, Rlimit, RuntimeSpec, SeccompProfile, SeccompRule
 from shared.special_files import SpecialFile
 from tests.support.pods import Security, dump, spec
@@ -43,19 +44,21 @@ CHANGES: dict[str, Any] = {
     "sysctl": {"kernel.x": "1"},
     "seccomp_profile": SeccompProfile("SCMP_ACT_ERRNO", (), (RULE,)),
     "rootfs_propagation": "rshared",
+    "mount_label": "label",
 }
+NODE = NodeSide("6.18.0", "rw,nsdelegate")
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """One entry a time that a dump is really compared."""
+    """One entry a time that a dump is really judged."""
     calls: list[object] = []
 
-    def check(*arguments: Any, **named: Any) -> tuple[Refused, ...]:
+    def check(*arguments: Any, **named: Any) -> Judgement:
         calls.append(arguments)
-        return check_dump(*arguments, **named)
+        return really_judge(*arguments, **named)
 
-    monkeypatch.setattr(verify, "check_dump", check)
+    monkeypatch.setattr(verify, "judge", check)
     return calls
 
 
@@ -67,14 +70,15 @@ def judge(
     identity: PodIdentity | None = None,
     waived: frozenset[str] = frozenset(),
     special: tuple[SpecialFile, ...] = (),
-) -> tuple[Refused, ...]:
-    return verdicts.verify(digest, DUMP, LIVE, live, identity or PodIdentity(), special, waived)
+    node: NodeSide = NODE,
+) -> Verdict:
+    return verdicts.verify(digest, DUMP, LIVE, live, identity or PodIdentity(), special, waived, node)
 
 
 def test_replicas_are_verified_once(counted: list[object]) -> None:
     verdicts = Verdicts()
     for name in ("one", "two"):
-        mounts = tuple(replace(each, source=f"/pods/{name}") for each in LIVE.mounts)
+        mounts = tuple(replace(m, source=f"/pods/{name}") if m.type == "bind" else m for m in LIVE.mounts)
         namespaces = tuple(replace(each, path=each.path and f"/proc/{name}/ns") for each in LIVE.namespaces)
         judge(verdicts, replace(LIVE, mounts=mounts, namespaces=namespaces, hostname=name, cgroups_path=f"/{name}"))
     assert len(counted) == 1
@@ -83,7 +87,7 @@ def test_replicas_are_verified_once(counted: list[object]) -> None:
 def test_replicas_that_start_at_once_are_verified_once(counted: list[object]) -> None:
     verdicts = Verdicts()
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda _: judge(verdicts), range(16))) == [()] * 16
+        assert len({each.key for each in threads.map(lambda _: judge(verdicts), range(16))}) == 1
     assert len(counted) == 1
 
 
@@ -111,6 +115,19 @@ def test_each_part_of_a_mount_asks_for_another_verdict(change: dict[str, Any]) -
     assert relevant(replace(LIVE, mounts=mounts)) != relevant(LIVE)
 
 
+def test_source_of_a_mount_that_is_no_bind_mount_asks_for_another_verdict() -> None:
+    """CRIU mounts it: the name of a tmpfs, a device."""
+    (proc,) = [each for each in LIVE.mounts if each.type == "proc"]
+    (hosts,) = [each for each in LIVE.mounts if each.destination == "/etc/hosts"]
+
+    def other(mount: Mount) -> RuntimeSpec:
+        renamed = replace(mount, source="/other")
+        return replace(LIVE, mounts=tuple(renamed if each is mount else each for each in LIVE.mounts))
+
+    assert relevant(other(proc)) != relevant(LIVE)
+    assert relevant(other(hosts)) == relevant(LIVE)
+
+
 def test_namespace_that_becomes_the_nodes_asks_for_another_verdict() -> None:
     def network(namespace: Namespace) -> bool:
         return namespace.type == "network"
@@ -130,12 +147,14 @@ def test_namespace_that_becomes_the_nodes_asks_for_another_verdict() -> None:
         {"identity": PodIdentity(groups_fixed=False)},
         {"waived": frozenset({"SeccompLost"})},
         {"live": replace(LIVE, oom_score_adj=1)},
+        {"node": replace(NODE, kernel="5.13.0")},
+        {"node": replace(NODE, cgroup2_options="rw")},
     ],
 )
-def test_each_input_asks_for_another_verdict(counted: list[object], change: dict[str, Any]) -> None:
+def test_each_input_asks_for_another_verdict_and_other_images(counted: list[object], change: dict[str, Any]) -> None:
     verdicts = Verdicts()
-    judge(verdicts)
-    judge(verdicts, **change)
+    first = judge(verdicts)
+    assert judge(verdicts, **change).key != first.key
     assert len(counted) == 2
     judge(verdicts)
     judge(verdicts, **change)
@@ -151,14 +170,14 @@ def test_refusal_is_found_again_each_time(counted: list[object]) -> None:
     with pytest.raises(Refused) as caught:
         judge(verdicts, replace(LIVE, terminal=True))
     assert caught.value.reason == "TtyDiffers"
-    assert len(counted) == 2
+    assert len(counted) == 3
 
 
 def test_what_is_waived_is_said_each_time(counted: list[object]) -> None:
     verdicts, strict = Verdicts(), replace(LIVE, no_new_privileges=True)
     waived = frozenset({"NoNewPrivilegesLost"})
     first = judge(verdicts, strict, waived=waived)
-    assert {each.reason for each in first} == waived
+    assert {each.reason for each in first.judgement.waived} == waived
     assert judge(verdicts, strict, waived=waived) == first
     assert len(counted) == 1
     with pytest.raises(Refused):
@@ -188,8 +207,7 @@ class Watched:
 
 
 def watched(live: RuntimeSpec) -> Any:
-    sources = frozenset({"source"})
-    mounts = tuple(Watched(each, sources) for each in live.mounts)
+    mounts = tuple(Watched(each, frozenset({"source"})) if each.type == "bind" else each for each in live.mounts)
     return Watched(dataclasses.replace(live, mounts=mounts), UNREAD)  # type: ignore[arg-type]
 
 
@@ -205,8 +223,7 @@ def watched(live: RuntimeSpec) -> Any:
 )
 def test_no_rule_reads_what_is_left_out(security: Security) -> None:
     live, made = watched(spec(security)), dump(security)
-    check_settings(spec(security), live, PodIdentity())
-    check_dump(made, spec(security), live, PodIdentity(), ())
+    really_judge(made, spec(security), live, PodIdentity(), node=NODE)
 
 
 @pytest.mark.parametrize("field", sorted(UNREAD))
@@ -218,4 +235,4 @@ def test_a_rule_that_read_it_would_be_found(field: str) -> None:
 def test_source_of_a_mount_would_be_found_too() -> None:
     read: Callable[[Mount], str] = lambda mount: mount.source  # noqa: E731
     with pytest.raises(AssertionError, match="a rule reads source"):
-        read(watched(LIVE).mounts[0])
+        read(next(each for each in watched(LIVE).mounts if each.type == "bind"))

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from shared.archive import CheckpointFiles
-from shared.criu.criu_pb2 import InventoryEntry, PluginsEntry
-from shared.criu.images import ImageDirectory, Kind, join, split
-from shared.criu.inventory import read_inventory, skip_network_lock
+from shared.criu.criu_pb2 import PluginsEntry
+from shared.criu.images import ImageDirectory
+from shared.criu.inventory import read_inventory
 from tests.support.checkpoints import SyntheticDump
 
 Refused = Callable[..., Any]
@@ -58,39 +58,3 @@ def test_odd_text_is_refused(text: bytes, dumped: Dumped, refused: Refused) -> N
     dump.inventory().dump_criu_run_id = text
     with refused("ImageDamaged", "checkpoint/inventory.img"):
         inventory(dump, dumped)
-
-
-def only(image: bytes) -> InventoryEntry:
-    (piece,) = split(image, Kind.INVENTORY, "inventory.img")
-    return InventoryEntry.FromString(piece)
-
-
-@pytest.mark.parametrize("method", [None, 0, 1, 2])
-def test_lock_is_skipped_and_everything_else_stays(method: int | None) -> None:
-    entry = SyntheticDump.of_processes().inventory()
-    entry.ClearField("network_lock_method")
-    if method is not None:
-        entry.network_lock_method = method
-    patched = only(skip_network_lock(join(Kind.INVENTORY, [entry])))
-    assert patched.network_lock_method == 2
-    entry.network_lock_method = 2
-    assert patched == entry
-
-
-def test_patched_real_inventory_differs_in_the_method_only(sample_images: dict[str, bytes]) -> None:
-    original = sample_images["inventory.img"]
-    patched = skip_network_lock(original)
-    assert len(patched) == len(original)
-    changed = [index for index, (old, new) in enumerate(zip(original, patched, strict=True)) if old != new]
-    assert len(changed) == 1
-    assert (original[changed[0]], patched[changed[0]]) == (0, 2)
-    assert original[changed[0] - 1] == 0x58  # field 11, varint: the bytes 58 02 of a patched image
-
-
-@pytest.mark.parametrize(
-    "image", [b"", b"\x16\x31\x31\x58", b"\x16\x31\x31\x58\1\0\0\0\xff", b"\x16\x31\x31\x58" + bytes(8)]
-)
-def test_damaged_inventory_is_not_patched(image: bytes) -> None:
-    with pytest.raises(Exception, match=r"inventory\.img") as caught:
-        skip_network_lock(image)
-    assert caught.value.reason in ("WrongMagic", "ImageDamaged")  # type: ignore[attr-defined]

@@ -61,7 +61,7 @@ def test_files_of_an_ordinary_process(dumped: Dumped) -> None:
 def test_tcp_connection(dumped: Dumped) -> None:
     found = opened(with_file(tcp()), dumped)[50]
     assert found == InternetSocket(
-        50, "inetsk", "ipv4", 1, 6, 1, "127.0.0.1", 8080, "10.0.0.2", 40000, options=SocketOptions()
+        50, "inetsk", "ipv4", 1, 6, 1, "127.0.0.1", 8080, "10.0.0.2", 40000, options=SocketOptions(), inode=1
     )
     assert found.connected
 

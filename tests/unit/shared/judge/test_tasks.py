@@ -174,8 +174,20 @@ def test_ordinary_dump_is_written_as_it_was() -> None:
     assert isinstance(found, Written)
     files = dump.files("")
     same = {name for name, content in found.files.items() if files[name] == content}
-    assert set(found.files) - same == {"core-1.img", "core-2.img"}  # which got the cgroups of CRIU before 3.18 too
-    assert {"pstree.img", "mm-1.img", "pagemap-2.img", "pages-1.img", "ids-2.img", "fs-1.img", "seccomp.img"} <= same
+    # Without cgroups, which are the runtime's, and in the host names' namespace that CRIU is in, the pod's.
+    assert set(found.files) - same == {"core-1.img", "core-2.img", "ids-1.img", "ids-2.img"}
+    assert {"pstree.img", "mm-1.img", "pagemap-2.img", "pages-1.img", "fs-1.img", "seccomp.img"} <= same
+
+
+def test_restore_sets_no_host_name_and_every_other_namespace_stays_the_dumps() -> None:
+    dump = dump_of()
+    found = judged(tasks, dump)
+    assert isinstance(found, Written)
+    for pid in (1, 2):
+        (ids,) = found.messages(Kind.IDS, pb.TaskKobjIdsEntry, pid)
+        assert ids.uts_ns_id == dump.inventory().root_ids.uts_ns_id
+        for field in ("pid_ns_id", "net_ns_id", "mnt_ns_id"):
+            assert getattr(ids, field) == getattr(dump.ids(pid), field)
 
 
 def test_what_no_process_has_is_not_written() -> None:
@@ -210,12 +222,15 @@ def test_process_without_groups_gets_its_own_group_instead_of_those_of_criu() ->
     assert list(core.thread_core.creds.groups) == [7]
 
 
-def test_threads_stay_in_the_cgroups_of_their_process() -> None:
+def test_processes_and_threads_stay_in_the_cgroup_of_the_runtime() -> None:
     def change(dump: SyntheticDump) -> None:
         dump.core(71).thread_core.cg_set = 9
 
-    (core,) = written(thread(None, None), change).messages(Kind.CORE, pb.CoreEntry, 71)
-    assert core.thread_core.cg_set == 2
+    found = written(thread(None, None), change)
+    for number in (1, 71):
+        (core,) = found.messages(Kind.CORE, pb.CoreEntry, number)
+        assert not core.thread_core.cg_set
+        assert not core.tc.cg_set
 
 
 def test_private_mapping_of_a_file_open_for_writing_is_opened_for_reading() -> None:

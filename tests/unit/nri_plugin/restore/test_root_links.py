@@ -5,17 +5,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from nri_plugin.restore.links import NO_FOLLOW, check_links, check_root_links, held_mounts, without_following
 
+from nri_plugin.restore.root_links import check_root_links
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import Dump, read_dump
-from shared.criu.images import ImageDirectory, Kind, split
 from shared.errors import Refused
 from tests.support.checkpoints import SyntheticDump, containerd, write_directory
 
 Dumped = Callable[[SyntheticDump], CheckpointFiles]
-OLD, NEW = "5.13.19-generic", "5.14.0-70.el9"
 
 
 @pytest.fixture
@@ -47,43 +45,6 @@ def with_file(path: str, volume: str | None = None) -> SyntheticDump:
     return dump
 
 
-def flags(dump: SyntheticDump, dumped: Dumped, release: str = NEW) -> dict[str, int]:
-    """Of the mounts in the images that CRIU would get in place of the dump's, by mountpoint; none in place: {}."""
-    files = dumped(dump)
-    replaced = without_following(ImageDirectory(files, "checkpoint"), read_dump(files), release)
-    if not replaced:
-        return {}
-    pieces = split(replaced["mountpoints-13.img"], Kind.MNTS, "x")
-    return {entry.mountpoint.decode(): entry.flags for entry in map(pb.MntEntry.FromString, pieces)}
-
-
-def read(dump: SyntheticDump, dumped: Dumped) -> Dump:
-    return read_dump(dumped(dump))
-
-
-def test_root_and_volumes_are_held_and_nothing_else(dumped: Dumped) -> None:
-    dump = with_socket("/run/app.sock")
-    dump.add_mount("/data", ext_key=b"/data", flags=2)
-    dump.add_mount("/proc/kcore", ext_key=b"/dev/null")
-    before = {entry.mountpoint.decode(): entry.flags for entry in dump.images["mountpoints-13.img"]}  # type: ignore[attr-defined]
-    after = flags(dump, dumped)
-    assert {path for path in after if after[path] != before[path]} == {"/", "/data"}
-    assert after["/data"] == 2 | NO_FOLLOW
-    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
-
-
-def test_nothing_is_held_for_files_of_the_root_alone(dumped: Dumped) -> None:
-    dump = with_file("/srv/x")
-    dump.add_mount("/data", ext_key=b"/data")
-    assert flags(dump, dumped) == {}
-    assert held_mounts(read(dump, dumped), NEW) == ()
-
-
-def test_open_file_of_a_volume_holds_them(dumped: Dumped) -> None:
-    dump = with_file("/data/x", volume="/data")
-    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
-
-
 def with_watch(path: str) -> SyntheticDump:
     dump = SyntheticDump.of_processes()
     handle = pb.FhEntry(path=path.encode(), mnt_id=dump.mount_of(path).mnt_id)
@@ -92,52 +53,8 @@ def with_watch(path: str) -> SyntheticDump:
     return dump
 
 
-def with_odd_name(name: bytes) -> SyntheticDump:
-    dump = with_file("/srv/x")
-    dump.images["files.img"][-1].reg.name = name  # type: ignore[attr-defined]
-    return dump
-
-
-@pytest.mark.parametrize("dump", [with_watch("/srv"), with_odd_name(b"/l\xff/x"), with_odd_name(b"/l\\xff/x")])
-def test_what_nobody_can_look_at_afterwards_holds_the_root(dump: SyntheticDump, dumped: Dumped) -> None:
-    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
-    with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
-        check_links(read(dump, dumped), root_unseen=False, release=OLD)
-    assert failure.value.reason == "KernelUnfit"
-
-
-def test_mount_that_never_followed_is_left_so(dumped: Dumped) -> None:
-    dump = with_socket("/run/app.sock")
-    dump.add_mount("/data", ext_key=b"/data", flags=NO_FOLLOW)
-    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
-
-
-def test_root_with_a_socket_below_var_run_is_not_held(dumped: Dumped) -> None:
-    assert flags(with_socket("/run/app.sock"), dumped)["/"] & NO_FOLLOW
-    assert flags(with_socket("/var/run/app.sock"), dumped) == {}
-
-
-def test_nothing_is_held_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
-    dump = with_file("/data/x", volume="/data")
-    assert flags(dump, dumped, OLD) == {}
-    assert held_mounts(read(dump, dumped), OLD) == ()
-    check_links(read(dump, dumped), root_unseen=False, release=OLD)
-
-
-def test_socket_is_refused_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
-    found = read(with_socket("/run/app.sock"), dumped)
-    check_links(found, root_unseen=True, release=NEW)
-    with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
-        check_links(found, root_unseen=False, release=OLD)
-    assert failure.value.reason == "KernelUnfit"
-
-
-def test_socket_below_var_run_is_refused_where_the_root_is_not_there_yet(dumped: Dumped) -> None:
-    found = read(with_socket("/var/run/app.sock"), dumped)
-    check_links(found, root_unseen=False, release=NEW)
-    with pytest.raises(Refused, match="--format layered") as failure:
-        check_links(found, root_unseen=True, release=NEW)
-    assert failure.value.reason == "SocketExceeds"
+def read(dump: SyntheticDump, dumped: Dumped) -> Dump:
+    return read_dump(dumped(dump))
 
 
 def root(folder: Path, links: dict[str, str], folders: tuple[str, ...] = ("run", "srv")) -> list[Path]:
