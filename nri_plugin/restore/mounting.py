@@ -74,7 +74,7 @@ def mount_points() -> frozenset[str]:
 def mounts_below(directory: Path) -> Sequence[Path]:
     """Mount points at or below ``directory``, deepest first."""
     found = [Path(each) for each in mount_points() if each == str(directory) or each.startswith(f"{directory}/")]
-    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+    return sorted(found, key=lambda path: (-len(path.parts), path))
 
 
 def inherited_flags(live: RuntimeSpec) -> tuple[tuple[str, int], ...]:

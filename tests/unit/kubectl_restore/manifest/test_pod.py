@@ -14,6 +14,7 @@ from kubectl_restore.manifest.commented import as_yaml
 from kubectl_restore.manifest.pod import UNKNOWN_IMAGE, Wanted, bare_pod, fit
 from kubectl_restore.manifest.template import own_part
 from kubectl_restore.manifest.workload import difference, restoring
+from shared import judge
 from shared.archive import open_checkpoint
 from shared.criu.dump import read_dump
 from shared.metadata import read_checkpoint
@@ -204,7 +205,7 @@ def test_real_checkpoints(sample: str, annotate: bool) -> None:
     if not SAMPLES.is_dir():
         pytest.skip("the real checkpoints lie beside the checkout, in ../shared/data, and are not there")
     with open_checkpoint(SAMPLES / f"{sample}.tar") as files:
-        of = Wanted(read_checkpoint(files), read_dump(files), "", annotate)
+        of = Wanted(read_checkpoint(files), judge.read(files).dump, "", annotate)
     pod = bare_pod(of.checkpoint)
     text = fitted(pod, of)
     assert UNKNOWN_IMAGE in text

@@ -115,7 +115,7 @@ def test_mount_points_are_found_deepest_first_and_names_unescaped(monkeypatch: p
     ]
     monkeypatch.setattr(Path, "read_bytes", lambda self: "".join(f"{line}\n" for line in lines).encode())
     found = [str(point) for point in mounting.mounts_below(Path("/run/plans"))]
-    assert found == ["/run/plans/a b/c", "/run/plans/a b", "/run/plans/\\é", "/run/plans"]
+    assert found == ["/run/plans/a b/c", "/run/plans/\\é", "/run/plans/a b", "/run/plans"]
 
 
 def test_bind_that_cannot_be_made_read_only_is_not_left(tmp_path: Path) -> None:

@@ -55,15 +55,6 @@ def test_connections_are_refused_where_the_pod_says_so(request_: RestoreRequest,
     assert "tcp-close" in options(request_, connected)
 
 
-def test_masks_that_crun_named_by_their_paths_are_handed_in(request_: RestoreRequest) -> None:
-    made = synthetic_dump(Security())
-    for path in ("/proc/keys", "/proc/kcore"):
-        made.mount(path).ext_key = path.encode()
-    made.add_mount("/proc/a b", fstype=5, root=b"/null", ext_key=b"/proc/a b")
-    found = criu_config(request_, read(made), ("/proc/keys", "/proc/a b", "/proc/timer_list"))
-    assert [line for line in found.splitlines() if "external" in line] == ["external mnt[/proc/keys]:/dev/null"]
-
-
 def test_options_that_the_pod_switches_on_come_last(request_: RestoreRequest) -> None:
     assert options(replace(request_, criu=("file-locks",)), dump(Security()))[-1] == "file-locks"
 

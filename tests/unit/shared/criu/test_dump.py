@@ -82,12 +82,6 @@ def test_established_connection(dumped: Dumped) -> None:
     assert read_dump(dumped(dump)).sockets_established
 
 
-def test_tcp_stream_image_alone_counts_as_a_connection(dumped: Dumped) -> None:
-    dump = SyntheticDump.of_processes()
-    dump.raw["tcp-stream-1a.img"] = b""
-    assert read_dump(dumped(dump)).sockets_established
-
-
 def test_ghost_files_with_their_device_numbers(dumped: Dumped) -> None:
     dump = SyntheticDump.of_processes()
     dump.images["remap-fpath.img"] = [

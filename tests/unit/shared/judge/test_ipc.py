@@ -15,7 +15,7 @@ from shared.criu.images import ImageDirectory, Kind
 from shared.errors import CheckpointInvalid, Refused
 from shared.judge import PodIdentity, ipc
 from shared.judge.ipc import ipc_refusals
-from shared.judge.namespaces import restored_namespaces
+from shared.judge.namespaces import outside_namespaces, restored_namespaces
 from shared.judge.rules import Rules
 from tests.support.checkpoints import SyntheticDump
 from tests.support.pods import InMemory, Security, read, spec, synthetic_dump
@@ -90,7 +90,7 @@ def test_limits_are_linux_own_whatever_the_checkpoint_says() -> None:
 def test_without_objects_criu_is_not_told_of_the_namespace() -> None:
     plain = read(synthetic_dump(Security()))
     assert files(synthetic_dump(Security())) == {}
-    assert restored_namespaces(plain, plain.root).ipc_ns == plain.inventory.ids.ipc_ns
+    assert restored_namespaces(plain, plain.root).ipc_ns == outside_namespaces(plain).ipc_ns
     full = read(dumped())
     assert restored_namespaces(full, full.root).ipc_ns == 11
 

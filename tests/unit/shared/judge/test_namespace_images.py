@@ -14,7 +14,7 @@ from shared.criu.dump import read_dump
 from shared.criu.images import ImageDirectory, Kind, split
 from shared.errors import Refused
 from shared.judge import inventory, ipc, namespace_images
-from shared.judge.namespaces import namespace_refusals, restored_namespaces
+from shared.judge.namespaces import namespace_refusals, outside_namespaces, restored_namespaces
 from shared.judge.rules import Fields, Rules, free
 from tests.support.checkpoints import SyntheticDump
 from tests.support.pods import InMemory, Security, read, spec, synthetic_dump
@@ -53,13 +53,15 @@ def test_every_field_has_a_rule(fields: Fields) -> None:
         assert set(rules) == {each.name for each in getattr(pb, name).DESCRIPTOR.fields}, name
 
 
-def test_inventory_keeps_the_numbers_of_namespaces_alone() -> None:
+def test_inventory_says_of_namespaces_only_which_the_container_shared() -> None:
     found = files(inventory, synthetic_dump(Security()))
     (entry,) = messages(found["inventory.img"], Kind.INVENTORY, pb.InventoryEntry)
     ids = entry.root_ids
     assert (entry.img_version, entry.fdinfo_per_id, entry.ns_per_id, entry.network_lock_method) == (2, True, True, 2)
     assert (ids.vm_id, ids.files_id, ids.fs_id, ids.sighand_id) == (0, 0, 0, 0)
-    assert (ids.pid_ns_id, ids.net_ns_id, ids.ipc_ns_id, ids.mnt_ns_id, ids.time_ns_id) == (1, 2, 3, 6, 5)
+    other = 0xFFFFFFFF
+    assert (ids.pid_ns_id, ids.net_ns_id, ids.ipc_ns_id, ids.mnt_ns_id) == (other, other, other, other)
+    assert (ids.user_ns_id, ids.cgroup_ns_id, ids.time_ns_id) == (7, 8, 5)
     assert entry.HasField("plugins_entry") and not entry.plugins_entry.plugins
     assert not entry.HasField("root_cg_set") and not entry.HasField("dump_criu_run_id")
 
@@ -150,7 +152,7 @@ def test_criu_is_told_of_no_namespace_that_it_would_set_up() -> None:
         made.ids(pid).time_ns_id, made.ids(pid).cgroup_ns_id = 44, 45
     dump = read(made)
     for task in dump.tasks:
-        found, outside, root = restored_namespaces(dump, task), dump.inventory.ids, dump.root.ids
+        found, outside, root = restored_namespaces(dump, task), outside_namespaces(dump), dump.root.ids
         assert (found.uts_ns, found.ipc_ns, found.time_ns) == (outside.uts_ns, outside.ipc_ns, outside.time_ns)
         assert (found.user_ns, found.cgroup_ns) == (outside.user_ns, outside.cgroup_ns)
         assert (found.pid_ns, found.net_ns, found.mnt_ns) == (root.pid_ns, root.net_ns, root.mnt_ns)
