@@ -17,8 +17,8 @@ from shared.criu import criu_pb2 as pb
 from shared.criu.dump_host import read_dump_host
 from shared.criu.images import header
 from shared.criu.tmpfs import read_tmpfs
-from shared.errors import CheckpointInvalid, RestoreError
-from shared.judge import PodIdentity, check_settings, read, refusals
+from shared.errors import CheckpointInvalid, Refused, RestoreError
+from shared.judge import NodeSide, PodIdentity, check_settings, judge, read, refusals
 from shared.judge.mounts import check_mounts
 from shared.metadata import read_checkpoint
 from shared.preflight.cpu import dump_needs
@@ -28,6 +28,7 @@ from tests.fuzz.target import Target, attempt, check_sentence
 from tests.support.checkpoints import SyntheticDump, containerd, crio
 
 IDENTITY = PodIdentity(group_fixed=False, groups_fixed=False)
+NODE = NodeSide("6.18.0", "rw,nsdelegate")
 RAW = 0x80
 """Set in the input's first byte: the rest is a whole image. Otherwise it is one message, framed as CRIU does."""
 METADATA = (
@@ -125,7 +126,8 @@ def read_everything(files: CheckpointFiles) -> None:
         list(check_contents(dump, checkpoint.spec))
         for refused in refusals(dump, checkpoint.spec, _live(), IDENTITY, special):
             check_sentence(refused)
-    except CheckpointInvalid as error:
+        attempt(lambda: judge(dump, checkpoint.spec, _live(), IDENTITY, special, node=NODE), (RestoreError,))
+    except (CheckpointInvalid, Refused) as error:
         check_sentence(error)
     attempt(lambda: gather(files, "checkpoint.tar"), (CheckpointInvalid,))
     read_dump_host(files)
