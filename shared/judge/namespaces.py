@@ -137,7 +137,8 @@ def _nested_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
 def outside_namespaces(dump: Dump) -> TaskIds:
     """What the inventory says of the dumping CRIU's namespaces, of which only equality with the container's counts.
 
-    One that the container shared has the container's number, any other a number that the dump does not have.
+    One that the container shared has the container's number, any other a number that the dump does not have, and so has
+    every one that CRIU is told of as shared whether or not it was (restored_namespaces).
     """
     root, outside = dump.root.ids, dump.inventory.ids
     used = {number for task in dump.tasks for number in task.ids.namespaces}
