@@ -143,14 +143,10 @@ def outside_namespaces(dump: Dump) -> TaskIds:
     root, outside = dump.root.ids, dump.inventory.ids
     used = {number for task in dump.tasks for number in task.ids.namespaces}
     other = next(number for number in range(_NUMBER_MAX, 0, -1) if number not in used)
-    fields = (*_KINDS.values(),)
-    return replace(
-        outside,
-        **{
-            field: getattr(root, field) if getattr(outside, field) == getattr(root, field) else other
-            for field in fields
-        },
-    )
+    told = ("pid_ns", "net_ns", "mnt_ns", *(("ipc_ns",) if dump.ipc else ()))
+    numbers = dict.fromkeys(_KINDS.values(), other)
+    numbers |= {field: getattr(root, field) for field in told if getattr(outside, field) == getattr(root, field)}
+    return replace(outside, **numbers)
 
 
 def restored_number(dump: Dump, kind: str) -> int:
