@@ -15,6 +15,7 @@ from urllib3 import exceptions
 
 from kubectl_restore.image.access import Access
 from shared.errors import RestoreError, Unavailable
+from shared.tls import client_context
 
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 60.0
@@ -138,7 +139,7 @@ class Transport:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         """The system's trust store or SSL_CERT_FILE (OpenSSL reads that itself), and the CA file besides."""
-        context = ssl.create_default_context()
+        context = client_context()
         if self._access.ca_file:
             try:
                 context.load_verify_locations(self._access.ca_file)

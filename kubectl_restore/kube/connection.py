@@ -13,6 +13,7 @@ from kubectl_restore.kube.duration import seconds
 from kubectl_restore.kube.errors import ApiRefused, Forbidden, KubeconfigInvalid
 from kubectl_restore.kube.rbac import denied, remedy
 from shared.errors import RestoreError, Unavailable
+from shared.tls import bare_context
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -83,6 +84,7 @@ class Connection:
         # Who passes --insecure-skip-tls-verify knows; kubectl says nothing either.
         warnings.simplefilter("ignore", InsecureRequestWarning)
         pool: PoolManager = RESTClientObject(self.settings.configuration).pool_manager
+        pool.connection_pool_kw["ssl_context"] = bare_context(verify=self.settings.configuration.verify_ssl)
         return pool
 
     def authorization(self) -> str:

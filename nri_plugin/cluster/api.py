@@ -9,6 +9,7 @@ import urllib3
 
 from nri_plugin.cluster.access import Access
 from shared.errors import RestoreError, Unavailable
+from shared.tls import bare_context
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 CONNECT_S, READ_S = 5.0, 15.0
@@ -31,6 +32,7 @@ class Api:
     def __init__(self, access: Access) -> None:
         self.server = access.server.rstrip("/")
         self._pool = urllib3.PoolManager(
+            ssl_context=bare_context(),
             ca_certs=str(access.ca) if access.ca else None,
             cert_file=str(access.certificate) if access.certificate else None,
             key_file=str(access.key or access.certificate) if access.certificate else None,

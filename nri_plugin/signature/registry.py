@@ -18,6 +18,7 @@ import urllib3
 from nri_plugin.signature.hosts import Host
 from shared import oci
 from shared.errors import Unavailable
+from shared.tls import client_context
 
 TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=10.0)
 _REDIRECTS: Final = urllib3.Retry(total=3, connect=0, read=0, redirect=3, status=0, other=0, raise_on_status=False)
@@ -119,7 +120,7 @@ class Repository:
 
     def _pool(self, host: Host) -> urllib3.PoolManager:
         if host.base not in self._pools:
-            context = ssl.create_default_context()
+            context = client_context()
             for file in host.ca:
                 context.load_verify_locations(file)
             if host.client:
