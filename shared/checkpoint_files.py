@@ -49,10 +49,7 @@ class CheckpointFiles(ABC):
         """The whole file; CheckpointInvalid("FileTooLarge") when it has more than ``limit_bytes``."""
         size = self.size(name)
         if size > limit_bytes:
-            raise CheckpointInvalid(
-                "FileTooLarge",
-                f"{quoted(name)} of {self.path} has {size} bytes, more than the {limit_bytes} a sound checkpoint needs",
-            )
+            raise self._too_large(name, size, limit_bytes)
         with self.open(name) as file:
             content = file.read(size + 1)
         if len(content) != size:
@@ -66,6 +63,12 @@ class CheckpointFiles(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _too_large(self, name: str, size: int, limit_bytes: int) -> CheckpointInvalid:
+        return CheckpointInvalid(
+            "FileTooLarge",
+            f"{quoted(name)} of {self.path} has {size} bytes, more than the {limit_bytes} a sound checkpoint needs",
+        )
 
     def _missing(self, name: str) -> CheckpointInvalid:
         return CheckpointInvalid("FileMissing", f"{self.path} has no file {quoted(name)}")

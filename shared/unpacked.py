@@ -25,6 +25,7 @@ class UnpackedDirectory(CheckpointFiles):
         self.path = path / subdirectory if subdirectory else path
         self._names: dict[str, None] = {}
         self._entries = 0
+        self._folder = ("", -1)
         top = self._descend(descriptor, normalised(subdirectory, str(path)))
         try:
             self._list("", top)
@@ -52,21 +53,32 @@ class UnpackedDirectory(CheckpointFiles):
         window = Window(descriptor, 0, os.fstat(descriptor).st_size, str(self.path / name))
         return cast(BinaryIO, io.BufferedReader(window, 256 << 10))
 
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        descriptor = self._file(name)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > limit_bytes:
+                raise self._too_large(name, size, limit_bytes)
+            content = os.pread(descriptor, size + 1, 0)
+        except OSError as error:
+            raise unreadable(str(self.path / name), error) from error
+        finally:
+            os.close(descriptor)
+        if len(content) != size:
+            raise CheckpointInvalid("ArchiveTruncated", f"{quoted(name)} of {self.path} changed while it was read")
+        return content
+
     def close(self) -> None:
-        if self._top >= 0:
-            os.close(self._top)
-            self._top = -1
+        for descriptor in {self._folder[1], self._top} - {-1}:
+            os.close(descriptor)
+        self._folder, self._top = ("", -1), -1
 
     def _file(self, name: str) -> int:
         if name not in self._names:
             raise self._missing(name)
         folder, _, last = name.rpartition("/")
         try:
-            parent = self._descend(self._top, folder)
-            try:
-                descriptor = os.open(last, _READ | os.O_NONBLOCK, dir_fd=parent)
-            finally:
-                os.close(parent)
+            descriptor = os.open(last, _READ | os.O_NONBLOCK, dir_fd=self._enter(folder))
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return descriptor
             os.close(descriptor)
@@ -74,6 +86,15 @@ class UnpackedDirectory(CheckpointFiles):
             if error.errno != errno.ELOOP:
                 raise unreadable(str(self.path / name), error) from error
         raise self._unwanted(name)
+
+    def _enter(self, folder: str) -> int:
+        """A descriptor of ``folder``, kept for the files that are mostly asked for next."""
+        if self._folder[0] != folder or self._folder[1] < 0:
+            entered = self._descend(self._top, folder)
+            if self._folder[1] >= 0:
+                os.close(self._folder[1])
+            self._folder = (folder, entered)
+        return self._folder[1]
 
     def _descend(self, descriptor: int, folder: str) -> int:
         """A new descriptor of ``folder`` below ``descriptor``, itself when empty."""

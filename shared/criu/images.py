@@ -128,6 +128,10 @@ class ImageDirectory:
         parsed = {name: [_copy(message) for message in messages] for name, messages in self._parsed.items()}
         return ImageDirectory(self.files, self.directory, self.budget, parsed, self._offsets)
 
+    def has_read(self, name: str) -> bool:
+        """Whether the messages of this image were asked for, which it then had."""
+        return self.path(name) in self._parsed
+
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name
 

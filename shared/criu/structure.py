@@ -46,7 +46,7 @@ def _check_magic(images: ImageDirectory, names: Sequence[str]) -> None:
         if name.startswith(_LEGACY):
             raise CheckpointInvalid("ImagesTooOld", f"{images.path(name)} is an image of CRIU before 2.0")
         pattern = name if name in MAGIC else _NUMBER.sub("%", name)
-        if pattern in MAGIC:
+        if pattern in MAGIC and not images.has_read(name):
             start = header(pattern)
             with images.files.open(images.path(name)) as image:
                 if image.read(len(start)) != start:

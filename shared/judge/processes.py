@@ -15,6 +15,7 @@ from shared.criu.decode import damaged
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.open_files import RegularFile
+from shared.criu.task_ids import TaskIds
 from shared.criu.tasks import Task
 from shared.errors import Refused
 from shared.judge.limits import RESET_ON_FORK
@@ -250,13 +251,14 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
         entry.threads[0] = entry.pid  # which CRIU does not set for a zombie (shared/criu/tasks.py, read_tree)
         rules.apply(entry, images.path(Kind.PSTREE.file()))
     yield image_file(Kind.PSTREE, entries)
+    restored = restored_namespaces(dump, dump.root)
     for task in dump.tasks:
-        yield from _of_task(images, dump, task, rules)
+        yield from _of_task(images, restored, task, rules)
     if Kind.CPUINFO.file() in images:
         yield _applied(images, rules, Kind.CPUINFO, CpuinfoEntry)
 
 
-def _of_task(images: ImageDirectory, dump: Dump, task: Task, rules: Rules) -> Iterator[ImageFile]:
+def _of_task(images: ImageDirectory, restored: TaskIds, task: Task, rules: Rules) -> Iterator[ImageFile]:
     leader = images.one(Kind.CORE, CoreEntry, task.pid)
     if not task.alive:
         rules.apply(leader, images.path(Kind.CORE.file(task.pid)))
@@ -271,16 +273,15 @@ def _of_task(images: ImageDirectory, dump: Dump, task: Task, rules: Rules) -> It
             # group that the thread acts as anyway gives it nothing more (linux kernel/groups.c, in_egroup_p).
             creds.groups.append(creds.egid)
         yield image_file(Kind.CORE, [core], thread.tid)
-    yield _ids(images, dump, task, rules)
+    yield _ids(images, restored, task, rules)
     yield _applied(images, rules, Kind.FS, FsEntry, task.pid)
 
 
-def _ids(images: ImageDirectory, dump: Dump, task: Task, rules: Rules) -> ImageFile:
+def _ids(images: ImageDirectory, restored: TaskIds, task: Task, rules: Rules) -> ImageFile:
     entry = images.one(Kind.IDS, TaskKobjIdsEntry, task.pid)
     rules.apply(entry, images.path(Kind.IDS.file(task.pid)))
-    found = restored_namespaces(dump, task)
     for kind in NAMESPACES:
-        if number := getattr(found, f"{kind}_ns"):
+        if number := getattr(restored, f"{kind}_ns"):
             setattr(entry, f"{kind}_ns_id", number)
     return image_file(Kind.IDS, [entry], task.pid)
 
