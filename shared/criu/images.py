@@ -120,11 +120,13 @@ class ImageDirectory:
     budget: Budget = field(default_factory=Budget)
     _parsed: dict[str, list[Any]] = field(default_factory=dict)
     """Messages by image: what is judged is what was read, and what is written."""
+    followed: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+    """Messages with bytes behind each, and where these begin, by image (raw_content.py)."""
 
     def copied(self) -> ImageDirectory:
         """The messages that were read, to be changed while these stay."""
         parsed = {name: [_copy(message) for message in messages] for name, messages in self._parsed.items()}
-        return ImageDirectory(self.files, self.directory, self.budget, parsed)
+        return ImageDirectory(self.files, self.directory, self.budget, parsed, self.followed)
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name

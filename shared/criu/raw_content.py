@@ -24,15 +24,22 @@ _SKIPPED_AT_ONCE: Final = 1 << 20
 def with_content(
     images: ImageDirectory, kind: Kind, message: type[_Entry], size: Callable[[_Entry], int]
 ) -> Iterator[tuple[_Entry, int]]:
-    """Each message of the image, and where in the file its content starts; ``size``: bytes of content it has.
+    """A copy of each message of the image, and where in the file its content starts; ``size``: bytes that it has there.
 
+    The image is read once: a live pod may be there only when the checkpoint's files are closed.
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged.
     """
     name = images.path(kind.file())
-    with images.files.open(name) as image:
-        if image.read(len(kind.header)) != kind.header:
-            raise wrong_magic(name, kind.value)
-        yield from _from(image, len(kind.header), images.files.size(name), message, size, images, name)
+    if name not in images.followed:
+        with images.files.open(name) as image:
+            if image.read(len(kind.header)) != kind.header:
+                raise wrong_magic(name, kind.value)
+            found = _from(image, len(kind.header), images.files.size(name), message, size, images, name)
+            images.followed[name] = list(found)
+    for entry, position in images.followed[name]:
+        copied = message()
+        copied.CopyFrom(entry)
+        yield copied, position
 
 
 def after_first(
