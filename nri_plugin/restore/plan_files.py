@@ -21,6 +21,7 @@ from shared.criu.dump_host import read_dump_host
 from shared.judge.corrections import Corrections, corrections
 from shared.judge.file_rights import Judged, to_judge
 from shared.judge.links import held_mounts
+from shared.judge.paths import may_mount
 from shared.judge.places import to_look_at
 from shared.spec import RuntimeSpec
 
@@ -34,8 +35,13 @@ def write_plan(
     record: api.Container,
     overlay: rootfs.Overlay | None,
     images: Path,
+    *,
+    root_seen: bool,
 ) -> None:
-    """Everything restore-runc reads, but the status; ``images``: what CRIU restores from."""
+    """Everything restore-runc reads, but the status.
+
+    ``images``: what CRIU restores from. ``root_seen``: whether the root file system was looked through for links.
+    """
     config = node.config
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
@@ -54,9 +60,11 @@ def write_plan(
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
     judged = to_judge(opened.dump, live)
-    unsure = to_look_at(opened.dump, live, anyway=request.native or bool(judged.paths))
-    held = [mount.mountpoint for mount in held_mounts(opened.dump, node.side().kernel)]
-    if changes := open_files(unsure, judged) + mount_changes(found, held):
+    unsure = to_look_at(opened.dump, live, anyway=not root_seen or bool(judged.paths))
+    held = held_mounts(opened.dump, node.side().kernel, may_mount=may_mount(live))
+    # Those of the processes' own mount namespaces all follow again.
+    held_paths = [mount.mountpoint for mount in held if mount.namespace == opened.dump.root.ids.mnt_ns]
+    if changes := open_files(unsure, judged) + mount_changes(found, held_paths):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")

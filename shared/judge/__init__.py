@@ -25,6 +25,7 @@ from shared.judge.memory_limits import memory_refusals
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
 from shared.judge.open_files import open_file_refusals
+from shared.judge.paths import may_mount
 from shared.judge.pod_identity import PodIdentity, pod_identity
 from shared.judge.reading import Reading, read
 from shared.judge.settings import check_command, check_settings
@@ -131,6 +132,6 @@ def judge(
     """
     check_settings(dumped, live, identity)
     passed = check_dump(dump, dumped, live, identity, special, waived=waived)
-    held = {mount.id for mount in held_mounts(dump, node.kernel)}
+    held = {mount.id for mount in held_mounts(dump, node.kernel, may_mount=may_mount(live))}
     tree = mount_images.pod_files(dump, live, held=held, cgroup2_options=node.cgroup2_options)
     return Judgement(passed, tuple(tree))

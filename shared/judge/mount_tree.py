@@ -18,7 +18,7 @@ from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
 from shared.judge.mount_options import foreign_option, lost_flag, too_large
-from shared.judge.paths import is_bind, is_mask, is_read_only, spelt_once, where
+from shared.judge.paths import is_bind, is_mask, is_read_only, may_mount, spelt_once, where
 from shared.spec import Mount, RuntimeSpec
 
 CGROUPS: Final = "/sys/fs/cgroup"
@@ -95,18 +95,13 @@ class Tree:
 
     def may_mount_itself(self, mount: MountEntry) -> bool:
         """Whether a process of the pod could have mounted it."""
-        return (
-            "CAP_SYS_ADMIN" in self.live.capabilities.bounding
-            and mount.external is None
-            and mount.fstype in _HARMLESS
-            and mount.root == "/"
-        )
+        return may_mount(self.live) and mount.external is None and mount.fstype in _HARMLESS and mount.root == "/"
 
 
 def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """MountTreeDiffers, naming the mount."""
     tree = Tree(dump, live)
-    if "CAP_SYS_ADMIN" not in live.capabilities.bounding:
+    if not may_mount(live):
         yield from _check_shape(tree.own)
     for mount in dump.mounts:
         if why := _why_not(mount, tree):
@@ -126,7 +121,9 @@ def _why_not(mount: MountEntry, tree: Tree) -> str:
     if (path == "/") != tree.is_root(mount):
         return "over the root"
     if mount.namespace != tree.dump.root.ids.mnt_ns:
-        kept = tree.original(mount) is not None or tree.may_mount_itself(mount)
+        kept = tree.original(mount) is not None or (
+            tree.may_mount_itself(mount) and (path != "/" or mount.fstype == "tmpfs")
+        )
         return "" if kept else "in a mount namespace of a process, which no mount of the container is like"
     if path == "/":
         return ""

@@ -59,6 +59,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
     masked, read_only = tuple(map(where, live.masked_paths)), tuple(map(where, live.readonly_paths))
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if is_mask(mount, live)}
+    processes_at = {"/proc"} | {where(mount.mountpoint) for mount in dump.mounts if mount.fstype == "proc"}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
     processes = _own_processes(dump)
     for file in dump.files:
@@ -69,12 +70,14 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
             yield from _once(file)
             writing = file.flags & os.O_ACCMODE != os.O_RDONLY
             yield from _path(file.path, writing, masked, read_only)
+            yield from _process_link(file.path, processes_at)
             yield from _opener(file, live)
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
     for watch in watches(dump):
         yield from _path(watch.path, False, masked, read_only)
+        yield from _process_link(watch.path, processes_at)
     yield from itertools.chain(
         place_refusals(dump, live, links),
         socket_refusals(dump, live),
@@ -138,10 +141,18 @@ def _path(name: str, writing: bool, masked: Sequence[str], read_only: Sequence[s
             f"the checkpoint has {name} open{'' if hidden else ' for writing'}, which the pod's container may not "
             "reach; take the checkpoint from an unprivileged container",
         )
-    parts = path.split("/")
-    if parts[1] == "proc" and (_PROC_LINKS.intersection(parts[3:]) or _PROC_LINK_FOLDERS.intersection(parts[3:-1])):
-        # Never the path of an open file, which is the link's target.
-        yield foreign(f"{name}, a file by way of a process' links,")
+
+
+def _process_link(name: str, tops: Set[str]) -> Iterator[Refused]:
+    """The path of an open file never has such a link in it, for the kernel tells the link's target. ``tops``: where
+    the dump has a proc file system; a container that may mount has it at other places, too."""
+    path = where(name)
+    for top in tops:
+        if not below(path, (top,)):
+            continue
+        parts = path.removeprefix(top).split("/")[2:]
+        if _PROC_LINKS.intersection(parts) or _PROC_LINK_FOLDERS.intersection(parts[:-1]):
+            yield foreign(f"{name}, a file by way of a process' links,")
 
 
 def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:

@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from nri_plugin.restore.links import NO_FOLLOW, check_links, check_root_links, held_mounts, without_following
 
+from nri_plugin.restore.root_links import check_root_links
 from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import Dump, read_dump
-from shared.criu.images import ImageDirectory, Kind, split
 from shared.errors import Refused
+from shared.judge.links import check_links, held_mounts
 from tests.support.checkpoints import SyntheticDump, containerd, write_directory
 
 Dumped = Callable[[SyntheticDump], CheckpointFiles]
@@ -47,14 +47,8 @@ def with_file(path: str, volume: str | None = None) -> SyntheticDump:
     return dump
 
 
-def flags(dump: SyntheticDump, dumped: Dumped, release: str = NEW) -> dict[str, int]:
-    """Of the mounts in the images that CRIU would get in place of the dump's, by mountpoint; none in place: {}."""
-    files = dumped(dump)
-    replaced = without_following(ImageDirectory(files, "checkpoint"), read_dump(files), release)
-    if not replaced:
-        return {}
-    pieces = split(replaced["mountpoints-13.img"], Kind.MNTS, "x")
-    return {entry.mountpoint.decode(): entry.flags for entry in map(pb.MntEntry.FromString, pieces)}
+def held(dump: Dump, kernel: str = NEW, *, may_mount: bool = False) -> set[str]:
+    return {mount.mountpoint for mount in held_mounts(dump, kernel, may_mount=may_mount)}
 
 
 def read(dump: SyntheticDump, dumped: Dumped) -> Dump:
@@ -65,23 +59,36 @@ def test_root_and_volumes_are_held_and_nothing_else(dumped: Dumped) -> None:
     dump = with_socket("/run/app.sock")
     dump.add_mount("/data", ext_key=b"/data", flags=2)
     dump.add_mount("/proc/kcore", ext_key=b"/dev/null")
-    before = {entry.mountpoint.decode(): entry.flags for entry in dump.images["mountpoints-13.img"]}  # type: ignore[attr-defined]
-    after = flags(dump, dumped)
-    assert {path for path in after if after[path] != before[path]} == {"/", "/data"}
-    assert after["/data"] == 2 | NO_FOLLOW
-    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
+    assert held(read(dump, dumped)) == {"/", "/data"}
 
 
 def test_nothing_is_held_for_files_of_the_root_alone(dumped: Dumped) -> None:
     dump = with_file("/srv/x")
     dump.add_mount("/data", ext_key=b"/data")
-    assert flags(dump, dumped) == {}
-    assert held_mounts(read(dump, dumped), NEW) == ()
+    assert held(read(dump, dumped)) == set()
+
+
+def test_all_is_held_where_the_pod_may_mount(dumped: Dumped) -> None:
+    """A file of the dump may be on another mount then than its path says."""
+    dump = with_file("/srv/x")
+    dump.add_mount("/data", ext_key=b"/data")
+    assert held(read(dump, dumped), may_mount=True) == {"/", "/data"}
+
+
+def test_copies_in_a_mount_namespace_of_a_process_are_held_too(dumped: Dumped) -> None:
+    dump = SyntheticDump.of_processes(2)
+    dump.add_mount("/data", ext_key=b"/data")
+    dump.nest_mounts(2)
+    nested = held_mounts(read(dump, dumped), NEW, may_mount=True)
+    assert [(mount.namespace, mount.mountpoint) for mount in nested if mount.namespace != 13] == [
+        (14, "/"),
+        (14, "/data"),
+    ]
 
 
 def test_open_file_of_a_volume_holds_them(dumped: Dumped) -> None:
     dump = with_file("/data/x", volume="/data")
-    assert {mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)} == {"/", "/data"}
+    assert held(read(dump, dumped)) == {"/", "/data"}
 
 
 def with_watch(path: str) -> SyntheticDump:
@@ -100,43 +107,54 @@ def with_odd_name(name: bytes) -> SyntheticDump:
 
 @pytest.mark.parametrize("dump", [with_watch("/srv"), with_odd_name(b"/l\xff/x"), with_odd_name(b"/l\\xff/x")])
 def test_what_nobody_can_look_at_afterwards_holds_the_root(dump: SyntheticDump, dumped: Dumped) -> None:
-    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
+    assert held(read(dump, dumped)) == {"/"}
     with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
-        check_links(read(dump, dumped), root_unseen=False, release=OLD)
+        check_links(read(dump, dumped), root_unseen=False, kernel=OLD)
     assert failure.value.reason == "KernelUnfit"
 
 
-def test_mount_that_never_followed_is_left_so(dumped: Dumped) -> None:
+def with_fifo(path: str) -> SyntheticDump:
+    dump = with_file(path)
+    dump.images["files.img"][-1].reg.mode = 0o010600  # type: ignore[attr-defined]
+    dump.add_file(pb.FileEntry(type=3, id=78, fifo=pb.FifoEntry(id=78, pipe_id=5, regf_id=77)), descriptor=10)
+    return dump
+
+
+def test_fifo_holds_the_root_for_criu_may_write_into_it(dumped: Dumped) -> None:
+    assert held(read(with_fifo("/srv/x"), dumped)) == {"/"}
+
+
+def test_mount_is_held_whatever_the_dump_says_of_its_flags(dumped: Dumped) -> None:
+    """The flags that CRIU gets are the live pod's."""
     dump = with_socket("/run/app.sock")
-    dump.add_mount("/data", ext_key=b"/data", flags=NO_FOLLOW)
-    assert [mount.mountpoint for mount in held_mounts(read(dump, dumped), NEW)] == ["/"]
+    dump.add_mount("/data", ext_key=b"/data", flags=256)
+    assert held(read(dump, dumped)) == {"/", "/data"}
 
 
 def test_root_with_a_socket_below_var_run_is_not_held(dumped: Dumped) -> None:
-    assert flags(with_socket("/run/app.sock"), dumped)["/"] & NO_FOLLOW
-    assert flags(with_socket("/var/run/app.sock"), dumped) == {}
+    assert held(read(with_socket("/run/app.sock"), dumped)) == {"/"}
+    assert held(read(with_socket("/var/run/app.sock"), dumped)) == set()
 
 
 def test_nothing_is_held_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
     dump = with_file("/data/x", volume="/data")
-    assert flags(dump, dumped, OLD) == {}
-    assert held_mounts(read(dump, dumped), OLD) == ()
-    check_links(read(dump, dumped), root_unseen=False, release=OLD)
+    assert held(read(dump, dumped), OLD) == set()
+    check_links(read(dump, dumped), root_unseen=False, kernel=OLD)
 
 
 def test_socket_is_refused_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
     found = read(with_socket("/run/app.sock"), dumped)
-    check_links(found, root_unseen=True, release=NEW)
+    check_links(found, root_unseen=True, kernel=NEW)
     with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
-        check_links(found, root_unseen=False, release=OLD)
+        check_links(found, root_unseen=False, kernel=OLD)
     assert failure.value.reason == "KernelUnfit"
 
 
 def test_socket_below_var_run_is_refused_where_the_root_is_not_there_yet(dumped: Dumped) -> None:
     found = read(with_socket("/var/run/app.sock"), dumped)
-    check_links(found, root_unseen=False, release=NEW)
+    check_links(found, root_unseen=False, kernel=NEW)
     with pytest.raises(Refused, match="--format layered") as failure:
-        check_links(found, root_unseen=True, release=NEW)
+        check_links(found, root_unseen=True, kernel=NEW)
     assert failure.value.reason == "SocketExceeds"
 
 
@@ -189,6 +207,40 @@ def test_name_that_cannot_be_looked_up_is_refused_where_the_root_follows(
         return
     with pytest.raises(Refused, match="no directory in the root file system"):
         check_root_links(read(dump, dumped), directories)
+
+
+@pytest.mark.parametrize("dump", [with_file("/srv/x"), with_fifo("/srv/x"), with_watch("/srv/x")])
+def test_link_at_the_end_of_a_path_is_refused(dump: SyntheticDump, dumped: Dumped, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="/srv/x open, which is a link") as failure:
+        check_root_links(read(dump, dumped), root(tmp_path, {"srv/x": "/proc/self/fd/126/../../etc"}))
+    assert failure.value.reason == "FileExceeds"
+
+
+def test_link_that_is_open_itself_passes(dumped: Dumped, tmp_path: Path) -> None:
+    dump = with_file("/srv/x")
+    dump.images["files.img"][-1].reg.mode = 0o120777  # type: ignore[attr-defined]
+    check_root_links(read(dump, dumped), root(tmp_path, {"srv/x": "/etc"}))
+
+
+def test_mount_by_way_of_a_link_is_refused(dumped: Dumped, tmp_path: Path) -> None:
+    """CRIU would mount it in its own root directory."""
+    dump = with_file("/srv/x")
+    dump.add_mount("/link/data", ext_key=b"/link/data")
+    with pytest.raises(Refused, match="by way of /link"):
+        check_root_links(read(dump, dumped), root(tmp_path, {"link": "/usr"}))
+
+
+def test_mount_of_another_namespace_covers_nothing(dumped: Dumped, tmp_path: Path) -> None:
+    dump = SyntheticDump.of_processes(2)
+    dump.nest_mounts(2)
+    mounts: list[pb.MntEntry] = dump.images["mountpoints-14.img"]  # type: ignore[assignment]
+    top = next(entry for entry in mounts if entry.mountpoint == b"/")
+    mounts.append(pb.MntEntry(fstype=5, mnt_id=5000, root_dev=900, parent_mnt_id=top.mnt_id, root=b"/"))
+    mounts[-1].mountpoint = b"/srv"
+    reg = pb.RegFileEntry(id=77, name=b"/srv/a/x", mnt_id=dump.mount("/").mnt_id, mode=0o100644)
+    dump.add_file(pb.FileEntry(type=1, id=77, reg=reg), descriptor=9)
+    with pytest.raises(Refused, match="by way of /srv/a"):
+        check_root_links(read(dump, dumped), root(tmp_path, {"srv/a": "/etc"}))
 
 
 def test_links_below_a_volume_are_the_volumes(dumped: Dumped, tmp_path: Path) -> None:
