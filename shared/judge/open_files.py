@@ -161,6 +161,8 @@ def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
     needed = _TELLS_OPENER.get(parts[-1]) if parts[1] == "proc" else None
     if parts[1:3] == ["sys", "module"] and "sections" in parts:  # kernel/module/sysfs.c
         needed = "CAP_SYSLOG"
+    if parts[1:3] == ["sys", "devices"] and parts[-1] == "config":  # drivers/pci/pci-sysfs.c, pci_read_config
+        needed = "CAP_SYS_ADMIN"
     if needed and not {needed, "CAP_SYS_ADMIN"} & live.capabilities.bounding:
         yield _needs(file.path, needed)
 

@@ -10,12 +10,12 @@ no link on the way either, on no mount (links.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from pathlib import PurePosixPath
 
 from shared.criu.dump import Dump
 from shared.criu.open_files import NOT_RECORDED, RegularFile, Watch, Watcher
 from shared.errors import Refused
 from shared.judge.paths import may_mount, spelt_once
+from shared.judge.tmpfs_links import TmpfsLinks
 from shared.spec import RuntimeSpec
 
 
@@ -28,10 +28,9 @@ def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[R
         if file.id in dump.linked and file.mode is not None:
             # CRIU gives it a second name, opens it by that, and shows it as deleted (files-reg.c, rfi_remap).
             yield foreign(f"{file.path}, by another name than the one it was opened by,")
-    known = {spelt_once(link) for link in links}
+    known = TmpfsLinks(dump, links)
     for name, _ in _places(dump):
-        path = spelt_once(name)
-        if known and any(each in known for each in (path, *map(str, PurePosixPath(path).parents))):
+        if known.lead_to(spelt_once(name)):
             yield foreign(f"{name}, by way of a link,")
     if may_mount(live):
         return
