@@ -20,7 +20,7 @@ from shared.judge.credentials import credential_refusals
 from shared.judge.devices import device_refusals, setuid_refusals
 from shared.judge.images import image_refusals
 from shared.judge.ipc import ipc_refusals
-from shared.judge.links import held_mounts
+from shared.judge.links import check_volumes_of_mounters, held_mounts
 from shared.judge.memory_limits import memory_refusals
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
@@ -132,6 +132,8 @@ def judge(
     """
     check_settings(dumped, live, identity)
     passed = check_dump(dump, dumped, live, identity, special, waived=waived)
+    if may_mount(live):
+        check_volumes_of_mounters(dump, node.kernel)
     held = {mount.id for mount in held_mounts(dump, node.kernel, may_mount=may_mount(live))}
     tree = mount_images.pod_files(dump, live, held=held, cgroup2_options=node.cgroup2_options)
     return Judgement(passed, tuple(tree))

@@ -74,6 +74,18 @@ def check_links(dump: Dump, *, root_unseen: bool, kernel: str) -> None:
         )
 
 
+def check_volumes_of_mounters(dump: Dump, kernel: str) -> None:
+    """For a pod that may mount, where nobody looks at its files again; raises Refused("KernelUnfit")."""
+    volumes = [mount.mountpoint for mount in dump.mounts if mount.external is not None and mount.mountpoint != "/"]
+    own = dump.root.ids.mnt_ns
+    if not _known(kernel) and any(namespace != own or below(path, volumes) for path, namespace in file_paths(dump)):
+        raise Refused(
+            "KernelUnfit",
+            "the checkpoint has files open on volumes, the pod may mount what it likes over them (CAP_SYS_ADMIN), and "
+            "this node's kernel cannot keep CRIU from following links to such files; that takes Linux 5.14 or later",
+        )
+
+
 def socket_paths(dump: Dump) -> list[str]:
     """The paths of all Unix sockets that have one."""
     return [path for file in dump.files if isinstance(file, UnixSocket) and (path := file.path) is not None]

@@ -11,7 +11,7 @@ from shared.archive import CheckpointFiles, open_checkpoint
 from shared.criu import criu_pb2 as pb
 from shared.criu.dump import Dump, read_dump
 from shared.errors import Refused
-from shared.judge.links import check_links, held_mounts
+from shared.judge.links import check_links, check_volumes_of_mounters, held_mounts
 from tests.support.checkpoints import SyntheticDump, containerd, write_directory
 
 Dumped = Callable[[SyntheticDump], CheckpointFiles]
@@ -140,6 +140,17 @@ def test_nothing_is_held_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> No
     dump = with_file("/data/x", volume="/data")
     assert held(read(dump, dumped), OLD) == set()
     check_links(read(dump, dumped), root_unseen=False, kernel=OLD)
+
+
+@pytest.mark.parametrize(("path", "kernel"), [("/data/x", NEW), ("/srv/x", OLD)])
+def test_files_of_a_pod_that_may_mount_pass(path: str, kernel: str, dumped: Dumped) -> None:
+    check_volumes_of_mounters(read(with_file(path, volume="/data"), dumped), kernel)
+
+
+def test_file_on_a_volume_of_a_pod_that_may_mount_takes_a_kernel_that_knows_it(dumped: Dumped) -> None:
+    with pytest.raises(Refused, match=r"that takes Linux 5.14") as failure:
+        check_volumes_of_mounters(read(with_file("/data/x", volume="/data"), dumped), OLD)
+    assert failure.value.reason == "KernelUnfit"
 
 
 def test_socket_is_refused_on_a_kernel_that_does_not_know_it(dumped: Dumped) -> None:
