@@ -43,6 +43,7 @@ class Tree:
         """In the container's own mount namespace, not in one that its processes made."""
         numbers = {mount.id for mount in dump.mounts}
         self._roots = {mount.id for mount in dump.mounts if mount.parent not in numbers or mount.parent == mount.id}
+        self._processes_at = {"/proc"} | {where(mount.mountpoint) for mount in dump.mounts if mount.fstype == "proc"}
         self._at: dict[tuple[str, int, str], MountEntry] = {}
         self._whole: dict[tuple[int, str], MountEntry] = {}
         for mount in dump.mounts:
@@ -93,6 +94,15 @@ class Tree:
             return None
         return None if found is mount else found
 
+    def in_a_process(self, path: str) -> bool:
+        """Whether it is below a directory of a process in some proc file system."""
+        for top in self._processes_at:
+            if path.startswith(f"{top}/"):
+                name = path.removeprefix(f"{top}/").partition("/")[0]
+                if name.isdecimal() or name in ("self", "thread-self"):
+                    return True
+        return False
+
     def may_mount_itself(self, mount: MountEntry) -> bool:
         """Whether a process of the pod could have mounted it."""
         return may_mount(self.live) and mount.external is None and mount.fstype in _HARMLESS and mount.root == "/"
@@ -118,6 +128,8 @@ def _why_not(mount: MountEntry, tree: Tree) -> str:
         return "by a plugin of CRIU"
     if mount.mountpoint != spelt_once(mount.mountpoint):
         return "which is not spelt as the kernel does"
+    if tree.in_a_process(path):
+        return "in a directory of a process, whose links lead elsewhere"
     if (path == "/") != tree.is_root(mount):
         return "over the root"
     if mount.namespace != tree.dump.root.ids.mnt_ns:

@@ -15,6 +15,7 @@ from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
 from shared.judge.devices import RUNTIME_DEVICES
+from shared.judge.links import socket_paths
 from shared.judge.mount_tree import uncovered
 from shared.judge.paths import below, is_mask, where
 from shared.judge.places import foreign, place_refusals, watches
@@ -85,6 +86,8 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
         timer_refusals(dump, live),
         _roots(dump, live),
     )
+    for path in socket_paths(dump):
+        yield from _process_link(path, processes_at)
 
 
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:

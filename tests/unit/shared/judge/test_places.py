@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.criu import criu_pb2 as pb
 from shared.judge.open_files import open_file_refusals
 from shared.judge.paths import may_mount
 from shared.judge.places import opens_on_volumes
@@ -88,3 +89,13 @@ def test_pod_that_its_label_keeps_from_mounting_may_not(confined: dict[str, str]
     assert may_mount(live)
     assert may_mount(replace(live, selinux_label="system_u:system_r:spc_t:s0", apparmor_profile="unconfined"))
     assert not may_mount(replace(live, **confined))  # type: ignore[arg-type]
+
+
+def test_socket_by_way_of_a_process_link_is_refused_though_a_tmpfs_is_said_to_be_there() -> None:
+    made = with_every_kind(MAY_MOUNT)
+    for fstype in (1, 5):
+        made.add_mount("/mnt", fstype=fstype, root=b"/", ext_key=None, source=b"x", root_dev=900 + fstype)
+    socket = pb.UnixSkEntry(id=777, ino=777, type=1, state=10, name=b"/mnt/self/fd/126/x\0")
+    made.add_file(pb.FileEntry(type=5, id=777, usk=socket), descriptor=99)
+    found = list(open_file_refusals(read(made), spec(MAY_MOUNT)))
+    assert any("/mnt/self/fd/126/x, a file by way of a process' links" in each.sentence for each in found)
