@@ -3,12 +3,12 @@
 ``python cover.py PID FILE``: FILE has entries ``how PATH``, each ended by a zero byte: ``masked`` and ``readonly``
 cover a path below /proc or /sys; ``rro`` makes a mount read-only with all that is mounted below it. One that cannot be
 made so because something has a file open for writing there is printed, with exit status 1. ``follow``: links on the
-mount are followed again. ``opened`` and ``judged``: where there are such entries, no process may have any other file
-open, nor one of these that is not the one at its path; one that is is printed first of all, with exit status 3. A
-``judged`` one must be one that some ``user UID GID CAPABILITIES GROUP…`` may open as it is open; one that is not is
-printed, with exit status 4. Run by restore-runc while the processes are stopped; stands alone: restore-runc knows no
-package. Nothing of the container is run or trusted: what covers is made outside, paths are walked without following
-links.
+mount are followed again, and on all mounts in mount namespaces of other processes below PID. ``opened`` and ``judged``:
+where there are such entries, no process may have any other file open, nor one of these that is not the one at its path;
+one that is is printed first of all, with exit status 3. A ``judged`` one must be one that some ``user UID GID
+CAPABILITIES GROUP…`` may open as it is open; one that is not is printed, with exit status 4. Run by restore-runc while
+the processes are stopped; stands alone: restore-runc knows no package. Nothing of the container is run or trusted: what
+covers is made outside, paths are walked without following links.
 
 Sources: runtime-spec config-linux.md (Masked Paths, Readonly Paths), runc libcontainer/rootfs_linux.go (maskPaths,
 readonlyPath), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), openat2(2), faccessat2(2); numbers: the same on
@@ -41,8 +41,7 @@ HERE = -100
 AS_EFFECTIVE = 0x200
 """AT_EACCESS."""
 CAPABILITIES_VERSION = 0x20080522
-AIO_RING_MAGIC, PROC_SUPER_MAGIC = 0xA10A10A1, 0x9FA0
-"""linux/magic.h, fs/aio.c."""
+AIO_RING_MAGIC, PROC_MAGIC = 0xA10A10A1, 0x9FA0
 STATFS_BYTES = 256
 """More than struct statfs has (statfs(2)), which begins with the kind of file system."""
 NO_ID = 0xFFFFFFFF
@@ -124,38 +123,49 @@ def open_files(pid: int) -> Iterator[tuple[str, str]]:
         links = (folder / "cwd", folder / "root", folder / "exe")
         for link in (*links, *(folder / "fd").iterdir(), *(folder / "map_files").iterdir()):
             shown = str(link.readlink())
-            if shown.startswith("/") and not (shown.endswith(" (deleted)") and nowhere(link)):
+            if shown.startswith("/") and not (shown.endswith(" (deleted)") and (not link.stat().st_nlink or aio(link))):
                 yield str(link)[len("/proc/") :], shown
 
 
-def nowhere(link: Path) -> bool:
-    """Whether no path leads to the file: it is deleted, or a ring of aio(7) (linux fs/aio.c, aio_private_file)."""
-    return not link.stat().st_nlink or file_system(str(link)) == AIO_RING_MAGIC
+def aio(link: Path) -> bool:
+    """Whether the link is to a ring of aio(7), a file that no path leads to (linux fs/aio.c, aio_private_file)."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return file_system(descriptor) == AIO_RING_MAGIC
+    finally:
+        os.close(descriptor)
 
 
-def file_system(link: str, directory: int | None = None) -> int:
-    """The kind of file system that what a link leads to is on (statfs(2)); 0 where that cannot be said."""
-    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
+def of_ended_process(link: str, proc: int) -> bool:
+    """Whether the link below ``proc`` is to a file of the container's own /proc, whose process has ended: CRIU makes
+    such a process for a moment. The file is not shown as deleted (linux fs/proc/base.c, proc_flush_pid)."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        return file_system(descriptor) == PROC_MAGIC and os.fstat(descriptor).st_dev == os.lstat("/proc").st_dev
+    finally:
+        os.close(descriptor)
+
+
+def file_system(descriptor: int) -> int | None:
+    """The kind of file system (linux/magic.h) that a file is on."""
     found = ctypes.create_string_buffer(STATFS_BYTES)
     failed = _libc.fstatfs(descriptor, found)
-    os.close(descriptor)
-    return 0 if failed else struct.unpack_from("=L", found.raw)[0]
+    return None if failed else int(struct.unpack_from("=l", found.raw)[0] & 0xFFFFFFFF)
 
 
-def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], ended: Set[str], proc: int) -> str | None:
-    """The first path that is none of those, or shows another file than the link below ``proc`` does.
-
-    ``ended``: paths below /proc of which nothing is left but what is open.
-    """
+def elsewhere(links: Iterable[tuple[str, str]], expected: Set[str], proc: int) -> str | None:
+    """The first path that is none of those, or shows another file than the link below ``proc`` does."""
     there: dict[str, tuple[int, int]] = {}
     for link, shown in links:
         if os.fsencode(shown).decode(errors="backslashreplace") not in expected:
             return shown
-        if shown in ended and file_system(link, proc) == PROC_SUPER_MAGIC:
-            continue
         if shown not in there:
             try:
                 descriptor = opened(shown)
+            except FileNotFoundError:
+                if of_ended_process(link, proc):
+                    continue
+                return shown
             except OSError:
                 return shown
             there[shown] = identity(os.fstat(descriptor))
@@ -250,27 +260,47 @@ def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def mount_namespaces(pid: int) -> list[int]:
+    """Descriptors of the mount namespaces of the process, first, and of all below it."""
+    found: dict[int, int] = {}
+    for process in tree(pid):
+        try:
+            namespace = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has ended
+        if found.setdefault(os.fstat(namespace).st_ino, namespace) != namespace:
+            os.close(namespace)
+    return list(found.values())
+
+
+def enter(namespace: int) -> None:
+    if _libc.setns(namespace, 0x00020000):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def main(pid: int, file: str) -> None:
     wanted = [entry.split(" ", 1) for entry in Path(file).read_text().split("\0")[:-1]]
     judged = {path for how, path in wanted if how == "judged"}
     expected = judged | {path for how, path in wanted if how == "opened"}
     users = [[int(number) for number in numbers.split()] for how, numbers in wanted if how == "user"]
-    ended = {path for how, path in wanted if how == "ended"}
     links = list(open_files(pid)) if expected else []
     proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     files = [call(OPEN_TREE, HERE, b"/dev/null", CLONE | CLOEXEC) for how, _ in wanted if how == "masked"]
     folders = [nothing() for how, _ in wanted if how == "masked"]
-    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    if _libc.setns(namespace, 0x00020000):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    if found := elsewhere(links, expected, ended, proc):
+    own, *others = mount_namespaces(pid)
+    if any(how == "follow" for how, _ in wanted):
+        for namespace in others:
+            enter(namespace)
+            set_attributes(opened("/"), off=NO_FOLLOW, flags=RECURSIVE)
+    enter(own)
+    if found := elsewhere(links, expected, proc):
         print(found)
         sys.exit(3)
     if found := forbidden(links, judged, users, proc):
         print(found)
         sys.exit(4)
     for how, path in wanted:
-        if how in ("opened", "judged", "ended", "user"):
+        if how in ("opened", "judged", "user"):
             continue
         if how == "rro":
             read_only_below(path)

@@ -22,7 +22,8 @@ from shared.criu.dump_host import read_dump_host
 from shared.judge.corrections import Corrections, corrections
 from shared.judge.file_rights import Judged, to_judge
 from shared.judge.links import held_mounts
-from shared.judge.places import files_of_ended, to_look_at
+from shared.judge.paths import may_mount
+from shared.judge.places import to_look_at
 from shared.spec import RuntimeSpec
 
 
@@ -35,8 +36,13 @@ def write_plan(
     record: api.Container,
     overlay: rootfs.Overlay | None,
     images: Path,
+    *,
+    root_seen: bool,
 ) -> None:
-    """Everything restore-runc reads, but the status; ``images``: what CRIU restores from."""
+    """Everything restore-runc reads, but the status.
+
+    ``images``: what CRIU restores from. ``root_seen``: whether the root file system was looked through for links.
+    """
     config = node.config
     work = plan.path / "work"
     work.mkdir(mode=0o700, exist_ok=True)
@@ -55,10 +61,11 @@ def write_plan(
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
     judged = to_judge(opened.dump, live)
-    unsure = to_look_at(opened.dump, live, anyway=request.native or bool(judged.paths))
-    ended = files_of_ended(opened.dump) if unsure else ()
-    held = [mount.mountpoint for mount in held_mounts(opened.dump, platform.release())]
-    if changes := open_files(unsure, judged, ended) + mount_changes(found, held):
+    unsure = to_look_at(opened.dump, live, anyway=not root_seen or bool(judged.paths))
+    held = held_mounts(opened.dump, platform.release(), may_mount=may_mount(live))
+    # Those of the processes' own mount namespaces all follow again.
+    held_paths = [mount.mountpoint for mount in held if mount.namespace == opened.dump.root.ids.mnt_ns]
+    if changes := open_files(unsure, judged) + mount_changes(found, held_paths):
         plan.write("cover", changes)
         plan.write("python", f"{sys.executable}\n{cover.__file__}\n")
     plan.write("keep", f"{kept_directory(config, request)}\n")
@@ -88,16 +95,14 @@ def adjustments(found: Corrections) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def open_files(opened: Sequence[str], judged: Judged, ended: Sequence[str]) -> str:
+def open_files(opened: Sequence[str], judged: Judged) -> str:
     """What cover.py looks at: ``how what``, each ended by a zero byte, which no path has.
 
-    ``opened``: what processes may have open, where that is to be looked at before. ``ended``: files of processes that
-    have ended, which are at no path any more.
+    ``opened``: what processes may have open, where that is to be looked at before.
     """
     lines = [f"{'judged' if path in judged.paths else 'opened'} {path}" for path in opened]
     users = [(user.uid, user.gid, judged.capabilities, *user.groups) for user in judged.users]
     lines += [f"user {' '.join(map(str, numbers))}" for numbers in users]
-    lines += [f"ended {path}" for path in ended]
     return "".join(f"{line}\0" for line in lines)
 
 

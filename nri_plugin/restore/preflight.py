@@ -6,6 +6,7 @@ The rules are those of ``kubectl restore check`` (shared/preflight); what a rule
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from shared.criu.dump_host import read_dump_host
 from shared.criu.images import ImageDirectory
 from shared.errors import Refused, Unavailable
 from shared.judge.host_ports import host_ports
+from shared.judge.links import check_links
 from shared.judge.processes import process_refusals
 from shared.judge.socket_places import socket_paths_on_volumes
 from shared.judge.volume_files import volume_files
@@ -59,12 +61,22 @@ def check(node: Node, request: RestoreRequest, opened: OpenedCheckpoint) -> None
 
 def check_rest(
     node: Node, request: RestoreRequest, opened: OpenedCheckpoint, snapshot_key: str, overlay: rootfs.Overlay | None
-) -> None:
-    """What can be said once the root file system is there: ``overlay``, or the container's own; raises Refused."""
+) -> bool:
+    """What can be said once the root file system is there: ``overlay``, or the container's own; raises Refused.
+
+    Returns whether the root was looked through.
+    """
     check_kernel(node.kernel())
-    known = overlay is None and opened.image.digest in node.compared
-    if not request.native and not known:  # containerd fills the root of its own restores when they are started
-        check_root(node, opened, overlay or rootfs.own(node.containerd, snapshot_key))
+    if request.native:  # containerd fills the root of its own restores when they are started
+        return False
+    if overlay is None and opened.image.digest in node.compared:
+        return True
+    root = overlay or rootfs.own(node.containerd, snapshot_key)
+    if root is None:  # a snapshotter of block devices
+        check_links(opened.dump, root_unseen=True, kernel=platform.release())
+        return False
+    check_root(node, opened, root)
+    return True
 
 
 def check_volumes(dump: Dump, live: RuntimeSpec) -> None:
@@ -145,12 +157,12 @@ def check_disk(node: Node, opened: OpenedCheckpoint, *, fills_root: bool) -> Non
             )
 
 
-def check_root(node: Node, opened: OpenedCheckpoint, root: rootfs.Overlay | None) -> None:
+def check_root(node: Node, opened: OpenedCheckpoint, root: rootfs.Overlay) -> None:
     """Every file the processes use against the root file system that CRIU will find; once per image and lower layers.
 
     What the container's own layer holds by now is of the image too. The runtime linker and libc are looked at first.
     """
-    if root is None or node.compared.get(opened.image.digest) == root.lower:
+    if node.compared.get(opened.image.digest) == root.lower:
         return
     directories = [Path(each) for each in (root.upper, *root.lower) if each]
     check_root_links(opened.dump, directories)

@@ -117,10 +117,10 @@ def restore(
     elif lower is not None:
         overlay = rootfs.over_lower(node.containerd, record.snapshot_key, lower)
     with report.phase("files"):
-        preflight.check_rest(node, request, opened, record.snapshot_key, overlay)
+        root_seen = preflight.check_rest(node, request, opened, record.snapshot_key, overlay)
         preflight.check_volumes(opened.dump, live)
     with report.phase("plan"):
-        write_plan(node, request, plan, opened, live, record, overlay, images)
+        write_plan(node, request, plan, opened, live, record, overlay, images, root_seen=root_seen)
         plan.write("status", "ok\n")
     report.outcome = "ready"
 

@@ -42,7 +42,7 @@ explain() { # <exit status>: why the restore failed, from CRIU's log, else the r
 	[ "$1" = 0 ] && printf 'NodeStorageFailed: %s cannot be written; is its file system full?' "$plan" && return
 	[ "$1" = adjust ] && printf "AdjustFailed: the restored processes cannot be given the pod's limits" && return
 	[ "$1" = opened ] && printf 'FileExceeds: the checkpoint has %s open, which is not the file at its path: a link on a volume leads elsewhere; such a file cannot be restored' "$busy" && return
-	[ "$1" = rights ] && printf "FileExceeds: the checkpoint has %s, on a volume on which no user of the checkpoint may open it so; give the pod's user or fsGroup that right, or take a new checkpoint when the file is closed" "$busy" && return
+	[ "$1" = rights ] && printf "FileExceeds: the checkpoint has %s, which no user of the checkpoint may open so; give the pod's user or fsGroup that right, or take a new checkpoint when the file is closed" "$busy" && return
 	[ "$1" = cover ] && [ "$busy" ] && printf 'WritableFileOpen: the pod asks for %s read-only, where a process of the checkpoint has a file open for writing; leave that out, or take a new checkpoint when the file is closed' "$busy" && return
 	[ "$1" = cover ] && printf "CoverFailed: the restored container's mounts cannot be made what the pod asks for" && return
 	[ "$1" = root ] && printf "MountFailed: the runtime did not start CRIU in the root that was made for it; see whether %s takes criu from its PATH" "$runtime" && return

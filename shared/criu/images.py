@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import itertools
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -120,13 +120,13 @@ class ImageDirectory:
     budget: Budget = field(default_factory=Budget)
     _parsed: dict[str, list[Any]] = field(default_factory=dict)
     """Messages by image: what is judged is what was read, and what is written."""
-    _offsets: dict[str, list[int]] = field(default_factory=dict)
-    """Where the content behind each message starts, of images whose messages have some."""
+    followed: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+    """Messages with bytes behind each, and where these begin, by image (raw_content.py)."""
 
     def copied(self) -> ImageDirectory:
         """The messages that were read, to be changed while these stay."""
         parsed = {name: [_copy(message) for message in messages] for name, messages in self._parsed.items()}
-        return ImageDirectory(self.files, self.directory, self.budget, parsed, self._offsets)
+        return ImageDirectory(self.files, self.directory, self.budget, parsed, self.followed)
 
     def has_read(self, name: str) -> bool:
         """Whether the messages of this image were asked for, which it then had."""
@@ -154,14 +154,6 @@ class ImageDirectory:
             found.append(decode(message, piece, name))
         self._parsed[name] = found
         return found
-
-    def with_offsets(self, name: str, read: Callable[[], Iterable[tuple[_Entry, int]]]) -> list[tuple[_Entry, int]]:
-        """Each message of an image with where its content starts, as ``read`` gives them the first time."""
-        if name not in self._parsed:
-            found = list(read())
-            self._parsed[name] = [message for message, _ in found]
-            self._offsets[name] = [offset for _, offset in found]
-        return list(zip(self._parsed[name], self._offsets[name], strict=True))
 
     def one(self, kind: Kind, message: type[_Entry], number: int | str = "") -> _Entry:
         """The only message of an image: CRIU reads the first and ignores the rest, so a second one is refused."""

@@ -7,7 +7,7 @@ Sources: criu/pipes.c (do_collect_pipe_data), criu/sk-queue.c (read_sk_queues), 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -23,23 +23,23 @@ _SKIPPED_AT_ONCE: Final = 1 << 20
 
 def with_content(
     images: ImageDirectory, kind: Kind, message: type[_Entry], size: Callable[[_Entry], int]
-) -> Sequence[tuple[_Entry, int]]:
-    """Each message of the image, and where in the file its content starts; ``size``: bytes of content it has.
+) -> Iterator[tuple[_Entry, int]]:
+    """A copy of each message of the image, and where in the file its content starts; ``size``: bytes that it has there.
 
-    Read once, for files that are judged later are closed. Raises CheckpointInvalid: FileMissing, WrongMagic,
-    ImageDamaged.
+    The image is read once: a live pod may be there only when the checkpoint's files are closed.
+    Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged.
     """
     name = images.path(kind.file())
-    return images.with_offsets(name, lambda: _with_content(images, name, kind, message, size))
-
-
-def _with_content(
-    images: ImageDirectory, name: str, kind: Kind, message: type[_Entry], size: Callable[[_Entry], int]
-) -> Iterator[tuple[_Entry, int]]:
-    with images.files.open(name) as image:
-        if image.read(len(kind.header)) != kind.header:
-            raise wrong_magic(name, kind.value)
-        yield from _from(image, len(kind.header), images.files.size(name), message, size, images, name)
+    if name not in images.followed:
+        with images.files.open(name) as image:
+            if image.read(len(kind.header)) != kind.header:
+                raise wrong_magic(name, kind.value)
+            found = _from(image, len(kind.header), images.files.size(name), message, size, images, name)
+            images.followed[name] = list(found)
+    for entry, position in images.followed[name]:
+        copied = message()
+        copied.CopyFrom(entry)
+        yield copied, position
 
 
 def after_first(

@@ -20,12 +20,13 @@ from shared.judge.credentials import credential_refusals
 from shared.judge.devices import device_refusals, setuid_refusals
 from shared.judge.images import image_refusals
 from shared.judge.ipc import ipc_refusals
-from shared.judge.links import held_mounts
+from shared.judge.links import check_volumes_of_mounters, held_mounts
 from shared.judge.memory_limits import memory_refusals
 from shared.judge.mount_tree import mount_tree_refusals
 from shared.judge.namespaces import namespace_refusals
 from shared.judge.node_side import NodeSide
 from shared.judge.open_files import open_file_refusals
+from shared.judge.paths import may_mount
 from shared.judge.pod_identity import PodIdentity, pod_identity
 from shared.judge.reading import Reading, read
 from shared.judge.settings import check_command, check_settings
@@ -122,6 +123,8 @@ def judge(
     """
     check_settings(dumped, live, identity)
     passed = check_dump(dump, dumped, live, identity, special, waived=waived)
-    held = {mount.id for mount in held_mounts(dump, node.kernel)}
+    if may_mount(live):
+        check_volumes_of_mounters(dump, node.kernel)
+    held = {mount.id for mount in held_mounts(dump, node.kernel, may_mount=may_mount(live))}
     tree = mount_images.pod_files(dump, live, held=held, node=node)
     return Judgement(passed, tuple(tree))

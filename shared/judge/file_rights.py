@@ -1,8 +1,9 @@
-"""Which files of volumes the restored processes may have open only where a user of theirs may open them.
+"""Which files the restored processes may have open only where a user of theirs may open them.
 
 CRIU opens every file as root with all capabilities, and only then takes the dumped users (criu/files-reg.c,
-do_open_reg). What lies on a volume is not the checkpoint's own, so it may hold what the pod's users must not read or
-write. Whether they may is for the kernel to say, on the node, with the volume there (nri_plugin/restore/cover.py).
+do_open_reg). What lies on a volume, or is the kernel's, is not the checkpoint's own, so it may be what the pod's users
+must not read or write. Whether they may is for the kernel to say, on the node, with the file there
+(nri_plugin/restore/cover.py).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
 from shared.criu.open_files import RegularFile
 from shared.criu.tasks import Credentials
-from shared.judge.paths import spelt_once
-from shared.judge.places import may_mount
+from shared.judge.paths import may_mount, spelt_once
 from shared.spec import RuntimeSpec
 
 IDENTITIES_MAX: Final = 64
 GROUPS_MAX: Final = 1024
 """Identities beyond these open nothing: only a forged dump has so many."""
 _ANY_FILE, _ANY_READING = "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"
+
+
+_OF_THE_KERNEL: Final = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"})
+"""File systems that hold nothing of the checkpoint: some files there are root's, some other containers'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,24 @@ def to_judge(dump: Dump, live: RuntimeSpec) -> Judged:
     """
     if within_reach(_ANY_FILE, live) or may_mount(live):
         return Judged()
-    volumes = {spelt_once(mount.mountpoint) for mount in dump.mounts if mount.external is not None} - {"/"}
+    theirs = (mount for mount in dump.mounts if mount.external is not None or mount.fstype in _OF_THE_KERNEL)
+    places = {spelt_once(mount.mountpoint) for mount in theirs} - {"/"}
     paths = {
         file.path
         for file in dump.files
         if isinstance(file, RegularFile)
-        and any(f"{spelt_once(file.path)}/".startswith(f"{volume}/") for volume in volumes)
+        and any(f"{spelt_once(file.path)}/".startswith(f"{place}/") for place in places)
+        and not _of_an_ended_process(file.path, dump)
     }
     paths.discard(live.cwd)  # the runtime enters it with its own rights
     searches = 1 << NAMES.index(_ANY_READING) if within_reach(_ANY_READING, live) else 0
     return Judged(tuple(sorted(paths)), users_of(dump, live), searches) if paths else Judged()
+
+
+def _of_an_ended_process(path: str, dump: Dump) -> bool:
+    """Nothing can be read of it, and it has no path any more (judge/open_files.py, ``_own_processes``)."""
+    parts = path.split("/")
+    return parts[1:2] == ["proc"] and any(each.isdecimal() and int(each) in dump.ended for each in parts[2:3])
 
 
 def within_reach(capability: str, live: RuntimeSpec) -> bool:

@@ -18,7 +18,7 @@ from shared.criu.dump import Dump
 from shared.criu.mounts import MountEntry
 from shared.errors import Refused
 from shared.judge.mount_options import foreign_option, lost_flag, too_large
-from shared.judge.paths import is_bind, is_mask, is_read_only, spelt_once, where
+from shared.judge.paths import is_bind, is_mask, is_read_only, may_mount, spelt_once, where
 from shared.spec import Mount, RuntimeSpec
 
 CGROUPS: Final = "/sys/fs/cgroup"
@@ -45,6 +45,7 @@ class Tree:
         """In the container's own mount namespace, not in one that its processes made."""
         numbers = {mount.id for mount in dump.mounts}
         self._roots = {mount.id for mount in dump.mounts if mount.parent not in numbers or mount.parent == mount.id}
+        self._processes_at = {"/proc"} | {where(mount.mountpoint) for mount in dump.mounts if mount.fstype == "proc"}
         self._at: dict[tuple[str, int, str], MountEntry] = {}
         self._whole: dict[tuple[int, str], MountEntry] = {}
         for mount in dump.mounts:
@@ -95,20 +96,24 @@ class Tree:
             return None
         return None if found is mount else found
 
+    def in_a_process(self, path: str) -> bool:
+        """Whether it is below a directory of a process in some proc file system."""
+        for top in self._processes_at:
+            if path.startswith(f"{top}/"):
+                name = path.removeprefix(f"{top}/").partition("/")[0]
+                if name.isdecimal() or name in ("self", "thread-self"):
+                    return True
+        return False
+
     def may_mount_itself(self, mount: MountEntry) -> bool:
         """Whether a process of the pod could have mounted it."""
-        return (
-            "CAP_SYS_ADMIN" in self.live.capabilities.bounding
-            and mount.external is None
-            and mount.fstype in _HARMLESS
-            and mount.root == "/"
-        )
+        return may_mount(self.live) and mount.external is None and mount.fstype in _HARMLESS and mount.root == "/"
 
 
 def mount_tree_refusals(dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
     """MountTreeDiffers, naming the mount."""
     tree = Tree(dump, live)
-    if "CAP_SYS_ADMIN" not in live.capabilities.bounding:
+    if not may_mount(live):
         yield from _check_shape(tree.own)
     for mount in dump.mounts:
         if why := _why_not(mount, tree):
@@ -125,10 +130,14 @@ def _why_not(mount: MountEntry, tree: Tree) -> str:
         return "by a plugin of CRIU"
     if mount.mountpoint != spelt_once(mount.mountpoint):
         return "which is not spelt as the kernel does"
+    if tree.in_a_process(path):
+        return "in a directory of a process, whose links lead elsewhere"
     if (path == "/") != tree.is_root(mount):
         return "over the root"
     if mount.namespace != tree.dump.root.ids.mnt_ns:
-        kept = tree.original(mount) is not None or tree.may_mount_itself(mount)
+        kept = tree.original(mount) is not None or (
+            tree.may_mount_itself(mount) and (path != "/" or mount.fstype == "tmpfs")
+        )
         return "" if kept else "in a mount namespace of a process, which no mount of the container is like"
     if path == "/":
         return ""

@@ -15,6 +15,7 @@ from shared.criu.dump import Dump
 from shared.criu.open_files import NamespaceFile, OpenFile, RegularFile, Terminal
 from shared.errors import Refused
 from shared.judge.devices import RUNTIME_DEVICES
+from shared.judge.links import socket_paths
 from shared.judge.mount_tree import uncovered
 from shared.judge.paths import below, is_mask, where
 from shared.judge.places import foreign, place_refusals, watches
@@ -59,6 +60,7 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
     masked, read_only = tuple(map(where, live.masked_paths)), tuple(map(where, live.readonly_paths))
     devices = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
     masks = {(mount.id, mount.mountpoint) for mount in dump.mounts if is_mask(mount, live)}
+    processes_at = {"/proc"} | {where(mount.mountpoint) for mount in dump.mounts if mount.fstype == "proc"}
     open_masks = tuple(itertools.chain(*uncovered(dump, live, present=lambda path: True)))
     processes = _own_processes(dump)
     for file in dump.files:
@@ -69,12 +71,14 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
             yield from _once(file)
             writing = file.flags & os.O_ACCMODE != os.O_RDONLY
             yield from _path(file.path, writing, masked, read_only)
+            yield from _process_link(file.path, processes_at)
             yield from _opener(file, live)
             yield from _folder(file, open_masks)
             yield from _other_process(file, processes, live)
             yield from _device(file, devices, live)
     for watch in watches(dump):
         yield from _path(watch.path, False, masked, read_only)
+        yield from _process_link(watch.path, processes_at)
     yield from itertools.chain(
         place_refusals(dump, live, links),
         socket_refusals(dump, live),
@@ -82,6 +86,8 @@ def open_file_refusals(dump: Dump, live: RuntimeSpec, links: Set[str] = frozense
         timer_refusals(dump, live),
         _roots(dump, live),
     )
+    for path in socket_paths(dump):
+        yield from _process_link(path, processes_at)
 
 
 def _kind(file: OpenFile, dump: Dump, live: RuntimeSpec) -> Iterator[Refused]:
@@ -138,10 +144,18 @@ def _path(name: str, writing: bool, masked: Sequence[str], read_only: Sequence[s
             f"the checkpoint has {name} open{'' if hidden else ' for writing'}, which the pod's container may not "
             "reach; take the checkpoint from an unprivileged container",
         )
-    parts = path.split("/")
-    if parts[1] == "proc" and (_PROC_LINKS.intersection(parts[3:]) or _PROC_LINK_FOLDERS.intersection(parts[3:-1])):
-        # Never the path of an open file, which is the link's target.
-        yield foreign(f"{name}, a file by way of a process' links,")
+
+
+def _process_link(name: str, tops: Set[str]) -> Iterator[Refused]:
+    """The path of an open file never has such a link in it, for the kernel tells the link's target. ``tops``: where
+    the dump has a proc file system; a container that may mount has it at other places, too."""
+    path = where(name)
+    for top in tops:
+        if not below(path, (top,)):
+            continue
+        parts = path.removeprefix(top).split("/")[2:]
+        if _PROC_LINKS.intersection(parts) or _PROC_LINK_FOLDERS.intersection(parts[:-1]):
+            yield foreign(f"{name}, a file by way of a process' links,")
 
 
 def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
@@ -150,6 +164,8 @@ def _opener(file: RegularFile, live: RuntimeSpec) -> Iterator[Refused]:
     needed = _TELLS_OPENER.get(parts[-1]) if parts[1] == "proc" else None
     if parts[1:3] == ["sys", "module"] and "sections" in parts:  # kernel/module/sysfs.c
         needed = "CAP_SYSLOG"
+    if parts[1:3] == ["sys", "devices"] and parts[-1] == "config":  # drivers/pci/pci-sysfs.c, pci_read_config
+        needed = "CAP_SYS_ADMIN"
     if needed and not {needed, "CAP_SYS_ADMIN"} & live.capabilities.bounding:
         yield _needs(file.path, needed)
 

@@ -12,6 +12,9 @@ from shared.spec import RuntimeSpec
 MASK = "/dev/null"
 """runc covers a masked file with it (libcontainer/rootfs_linux.go maskPaths)."""
 
+_UNCONFINED_TYPES = frozenset({"spc_t", "unconfined_t", "unconfined_service_t"})
+"""SELinux' types that keep a container from nothing; container-selinux gives privileged ones the first."""
+
 
 def is_mask(mount: MountEntry, live: RuntimeSpec) -> bool:
     """A covered file of /proc or /sys: handed in by runc under one name for all, by crun under the path of each.
@@ -19,6 +22,20 @@ def is_mask(mount: MountEntry, live: RuntimeSpec) -> bool:
     Source: crun src/libcrun/criu.c (register_masked_paths_mounts).
     """
     return mount.external == MASK or (mount.external == mount.mountpoint and mount.mountpoint in live.masked_paths)
+
+
+def may_mount(live: RuntimeSpec) -> bool:
+    """Whether a process of the pod could mount anything itself.
+
+    It takes CAP_SYS_ADMIN, and neither the runtimes' AppArmor profile nor SELinux' type for containers allows it; what
+    profiles of the node's administrator allow, nobody here can tell.
+    """
+    label = live.selinux_label.split(":")
+    return (
+        "CAP_SYS_ADMIN" in live.capabilities.bounding
+        and live.apparmor_profile in ("", "unconfined")
+        and (len(label) < 3 or label[2] in _UNCONFINED_TYPES)
+    )
 
 
 def is_bind(type_: str, options: Sequence[str]) -> bool:

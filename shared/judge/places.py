@@ -3,18 +3,19 @@
 CRIU opens a file by its path alone, as root, and follows links on the way (criu/files-reg.c, do_open_reg). With a link
 in the container's own files, a path that looks harmless may lead to a masked file before it is covered again, or by way
 of /proc/self/fd to what CRIU itself has open of the node. A path that the kernel told has no link in it, and lies on
-the innermost mount there. Who may mount (CAP_SYS_ADMIN) may have others.
+the innermost mount there. Who may mount (CAP_SYS_ADMIN) may have files on mounts that others hide; for those there is
+no link on the way either, on no mount (links.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from pathlib import PurePosixPath
 
 from shared.criu.dump import Dump
 from shared.criu.open_files import NOT_RECORDED, RegularFile, Watch, Watcher
 from shared.errors import Refused
-from shared.judge.paths import spelt_once
+from shared.judge.paths import may_mount, spelt_once
+from shared.judge.tmpfs_links import TmpfsLinks
 from shared.spec import RuntimeSpec
 
 
@@ -27,16 +28,17 @@ def place_refusals(dump: Dump, live: RuntimeSpec, links: Set[str]) -> Iterator[R
         if file.id in dump.linked and file.mode is not None:
             # CRIU gives it a second name, opens it by that, and shows it as deleted (files-reg.c, rfi_remap).
             yield foreign(f"{file.path}, by another name than the one it was opened by,")
+    known = TmpfsLinks(dump, links)
+    for name, _ in _places(dump):
+        if known.lead_to(spelt_once(name)):
+            yield foreign(f"{name}, by way of a link,")
     if may_mount(live):
         return
     mounts = {mount.id: mount for mount in dump.mounts}
     points = {(mount.namespace, spelt_once(mount.mountpoint)) for mount in dump.mounts}
     root = next((mount.id for mount in dump.mounts if mount.mountpoint == "/"), NOT_RECORDED)
-    known = {spelt_once(link) for link in links}
     for name, number in _places(dump):
         path = spelt_once(name)
-        if known and any(each in known for each in (path, *map(str, PurePosixPath(path).parents))):
-            yield foreign(f"{name}, by way of a link,")
         mount = mounts.get(root if number == NOT_RECORDED else number)
         if mount is None or _innermost(points, mount.namespace, path) != spelt_once(mount.mountpoint):
             yield foreign(f"{name}, a file on another mount than the one there,")
@@ -52,17 +54,6 @@ def to_look_at(dump: Dump, live: RuntimeSpec, *, anyway: bool) -> tuple[str, ...
     return paths if (opens_on_volumes(dump) or anyway) and not may_mount(live) else ()
 
 
-def files_of_ended(dump: Dump) -> tuple[str, ...]:
-    """Paths below /proc of open files of processes that had ended, which stay open though nothing is there any more."""
-    found = (file.path for file in dump.files if isinstance(file, RegularFile))
-    return tuple(sorted({path for path in found if _process(path) in dump.ended}))
-
-
-def _process(path: str) -> int | None:
-    parts = spelt_once(path).split("/")
-    return int(parts[2]) if parts[1] == "proc" and len(parts) > 2 and parts[2].isdecimal() else None
-
-
 def opens_on_volumes(dump: Dump) -> bool:
     """Whether some file is open, or watched, below what the runtime mounts.
 
@@ -75,10 +66,6 @@ def opens_on_volumes(dump: Dump) -> bool:
 def watches(dump: Dump) -> tuple[Watch, ...]:
     """What processes are told about: no process has these open, so nobody can look at what CRIU has found there."""
     return tuple(watch for file in dump.files if isinstance(file, Watcher) for watch in file.watches)
-
-
-def may_mount(live: RuntimeSpec) -> bool:
-    return "CAP_SYS_ADMIN" in live.capabilities.bounding
 
 
 def foreign(what: str) -> Refused:

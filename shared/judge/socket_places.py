@@ -19,8 +19,7 @@ from shared.criu.mounts import MountEntry
 from shared.criu.open_files import NOT_RECORDED, UnixSocket
 from shared.errors import Refused
 from shared.judge.file_rights import FileUser, users_of, within_reach
-from shared.judge.paths import below, is_bind, is_read_only, spelt_once
-from shared.judge.places import may_mount
+from shared.judge.paths import below, is_bind, is_read_only, may_mount, spelt_once
 from shared.spec import Mount, RuntimeSpec
 
 KERNEL_FOLDERS: Final = ("/proc", "/sys")

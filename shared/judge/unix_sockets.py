@@ -17,6 +17,7 @@ from shared.criu.open_files import UnixSocket
 from shared.errors import Refused
 from shared.judge.paths import below, spelt_once
 from shared.judge.socket_places import KERNEL_FOLDERS
+from shared.judge.tmpfs_links import TmpfsLinks
 
 _HOLD_SOCKETS: Final = frozenset({"overlay", "tmpfs"})
 
@@ -24,7 +25,7 @@ _HOLD_SOCKETS: Final = frozenset({"overlay", "tmpfs"})
 def unix_socket_refusals(dump: Dump, links: Set[str]) -> Iterator[Refused]:
     """SocketExceeds. ``links``: of the tmpfs mounts that CRIU fills."""
     held = {descriptor.file for descriptor in dump.descriptors}
-    known = {spelt_once(link) for link in links}
+    known = TmpfsLinks(dump, links)
     mounts = {spelt_once(mount.mountpoint): mount for mount in dump.mounts}
     for file in dump.files:
         if not isinstance(file, UnixSocket):
@@ -36,7 +37,7 @@ def unix_socket_refusals(dump: Dump, links: Set[str]) -> Iterator[Refused]:
         spelt = spelt_once(path)
         if not path.startswith("/") or ".." in path.split("/"):
             yield _refused(f"at {path}, which is no absolute path or leads upwards")
-        elif any(each in known for each in _ways(spelt)):
+        elif known.lead_to(spelt):
             yield _refused(f"at {path}, by way of a link")
         elif not _holds_sockets(next((mounts[each] for each in _ways(spelt) if each in mounts), None), spelt):
             yield _refused(f"at {path}, where no socket can be")

@@ -16,8 +16,8 @@ from shared.criu.capabilities import NAMES
 from shared.criu.dump import Dump
 from shared.criu.open_files import RegularFile
 from shared.judge.file_rights import FileUser, users_of, within_reach
-from shared.judge.paths import is_bind
-from shared.judge.places import may_mount, watches
+from shared.judge.paths import is_bind, may_mount
+from shared.judge.places import watches
 from shared.judge.socket_places import innermost, live_mounts, resolved
 from shared.spec import RuntimeSpec
 

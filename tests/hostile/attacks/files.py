@@ -80,6 +80,7 @@ for _name in (
     "/proc/1/pagemap",
     "/proc/1/task/1/stack",
     "/sys/module/ext4/sections/.text",
+    "/sys/devices/pci0000:00/0000:00:00.0/config",
 ):
     add(f"{_name} open with the rights of CRIU", "FileExceeds", _path(_name, 0o100444))
 
@@ -176,7 +177,20 @@ def _linked_program(forgery: Forgery) -> None:
     forgery.open_path("/link", 0o100755)
 
 
-add("CRIU's own program by a link in the root", "FileModeDiffers", _linked_program, by_node=True)
+add("CRIU's own program by a link in the root", "FileExceeds", _linked_program, by_node=True)
+
+
+def _fifo_by_a_link(forgery: Forgery) -> None:
+    """CRIU has its directory of images open, from which a link may lead upwards to all of the node."""
+    upwards = "/proc/self/fd/126" + "/.." * 8
+    forgery.diff([member("link", kind=tarfile.SYMTYPE, linkname=f"{upwards}/run/fifo")])
+    file = forgery.open_path("/link", stat.S_IFIFO | 0o600, os.O_RDWR, pos=(1 << 64) - 1)
+    fifo = pb.FifoEntry(id=3000, pipe_id=3000, regf_id=file.id)
+    forgery.open_file(pb.FileEntry(type=3, id=3000, fifo=fifo), descriptor=78)
+
+
+add("a FIFO of the node by a link in the root", "FileExceeds", _fifo_by_a_link, by_node=True)
+add("a FIFO of the node by a link in the root, as a user", "FileExceeds", _fifo_by_a_link, "user", by_node=True)
 
 
 @twin("one more ordinary file")

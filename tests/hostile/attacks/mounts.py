@@ -53,6 +53,8 @@ for _path in ("/var/lib/kubelet", "/etc", "/run/containerd", "/root/.ssh"):
     )
 add("a second /proc without masks over the first", REASON, _added("/proc", "/proc"))
 add("a second /sys, writable, over the first", REASON, _added("/sys", "/sys", flags=14, sb_flags=0))
+for _path in ("/proc/self/root/usr", "/proc/1/cwd", "/proc/thread-self/root/etc"):
+    add(f"a cover that hides {_path}", REASON, _added(_path, "/proc/acpi"))
 add("hosts twice, spelt differently", REASON, _added("//etc/hosts", "/etc/hosts"))
 add("a second root over the first", REASON, _added("/", "/"))
 add("a tmpfs over a masked path that shows the host's", REASON, _added("/proc/keys", "/dev", flags=RDONLY))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nri_plugin.restore.cover import open_files
+from nri_plugin.restore.cover import elsewhere, open_files
 
 
 @pytest.fixture
@@ -32,3 +32,31 @@ def shown(tmp_path: Path) -> Iterator[set[str]]:
 def test_file_is_looked_at_unless_it_was_deleted(shown: set[str]) -> None:
     assert {"plain", "looks (deleted)"} <= shown
     assert not {path for path in shown if path.startswith("gone")}
+
+
+def test_file_of_an_ended_process_is_passed_over() -> None:
+    """No path leads to it any more, though it is not shown as deleted."""
+    process = subprocess.Popen(["sleep", "60"])
+    path = f"/proc/{process.pid}/stat"
+    descriptor, proc = os.open(path, os.O_RDONLY), os.open("/proc", os.O_PATH)
+    try:
+        link = f"self/fd/{descriptor}"
+        assert elsewhere([(link, path)], {path}, proc) is None
+        process.kill()
+        process.wait()
+        assert elsewhere([(link, path)], {path}, proc) is None
+        assert elsewhere([(link, path)], set(), proc) == path
+    finally:
+        os.close(descriptor)
+        os.close(proc)
+
+
+def test_file_that_is_gone_from_its_path_is_found_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    descriptor, proc = os.open(file, os.O_RDWR | os.O_CREAT), os.open("/proc", os.O_PATH)
+    try:
+        file.unlink()
+        assert elsewhere([(f"self/fd/{descriptor}", str(file))], {str(file)}, proc) == str(file)
+    finally:
+        os.close(descriptor)
+        os.close(proc)

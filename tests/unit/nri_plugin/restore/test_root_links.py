@@ -108,6 +108,47 @@ def test_name_that_cannot_be_looked_up_is_refused_where_the_root_follows(
         check_root_links(read(dump, dumped), directories)
 
 
+def with_fifo(path: str) -> SyntheticDump:
+    dump = with_file(path)
+    dump.images["files.img"][-1].reg.mode = 0o010600  # type: ignore[attr-defined]
+    dump.add_file(pb.FileEntry(type=3, id=78, fifo=pb.FifoEntry(id=78, pipe_id=5, regf_id=77)), descriptor=10)
+    return dump
+
+
+@pytest.mark.parametrize("dump", [with_file("/srv/x"), with_fifo("/srv/x"), with_watch("/srv/x")])
+def test_link_at_the_end_of_a_path_is_refused(dump: SyntheticDump, dumped: Dumped, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="/srv/x open, which is a link") as failure:
+        check_root_links(read(dump, dumped), root(tmp_path, {"srv/x": "/proc/self/fd/126/../../etc"}))
+    assert failure.value.reason == "FileExceeds"
+
+
+def test_link_that_is_open_itself_passes(dumped: Dumped, tmp_path: Path) -> None:
+    dump = with_file("/srv/x")
+    dump.images["files.img"][-1].reg.mode = 0o120777  # type: ignore[attr-defined]
+    check_root_links(read(dump, dumped), root(tmp_path, {"srv/x": "/etc"}))
+
+
+def test_mount_by_way_of_a_link_is_refused(dumped: Dumped, tmp_path: Path) -> None:
+    """CRIU would mount it in its own root directory."""
+    dump = with_file("/srv/x")
+    dump.add_mount("/link/data", ext_key=b"/link/data")
+    with pytest.raises(Refused, match="by way of /link"):
+        check_root_links(read(dump, dumped), root(tmp_path, {"link": "/usr"}))
+
+
+def test_mount_of_another_namespace_covers_nothing(dumped: Dumped, tmp_path: Path) -> None:
+    dump = SyntheticDump.of_processes(2)
+    dump.nest_mounts(2)
+    mounts: list[pb.MntEntry] = dump.images["mountpoints-14.img"]  # type: ignore[assignment]
+    top = next(entry for entry in mounts if entry.mountpoint == b"/")
+    mounts.append(pb.MntEntry(fstype=5, mnt_id=5000, root_dev=900, parent_mnt_id=top.mnt_id, root=b"/"))
+    mounts[-1].mountpoint = b"/srv"
+    reg = pb.RegFileEntry(id=77, name=b"/srv/a/x", mnt_id=dump.mount("/").mnt_id, mode=0o100644)
+    dump.add_file(pb.FileEntry(type=1, id=77, reg=reg), descriptor=9)
+    with pytest.raises(Refused, match="by way of /srv/a"):
+        check_root_links(read(dump, dumped), root(tmp_path, {"srv/a": "/etc"}))
+
+
 def test_links_below_a_volume_are_the_volumes(dumped: Dumped, tmp_path: Path) -> None:
     """What the image has there is covered."""
     dump = with_file("/data/current/x")

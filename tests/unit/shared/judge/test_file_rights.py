@@ -40,3 +40,16 @@ def test_file_of_the_root_is_not() -> None:
 )
 def test_nothing_is_judged_where_root_s_rights_were_within_reach(security: Security) -> None:
     assert judged(security) == Judged()
+
+
+@pytest.mark.parametrize("path", ["/proc/slabinfo", "/proc/1/mem", "/sys/kernel/notes", "/dev/mqueue/of-another"])
+def test_file_of_the_kernel_is_judged_too(path: str) -> None:
+    assert path in judged(NOBODY, path).paths
+
+
+def test_file_of_a_process_that_has_ended_is_not() -> None:
+    dump = synthetic_dump(NOBODY)
+    reg = pb.RegFileEntry(id=77, name=b"/proc/40/stat", mnt_id=dump.mount_of("/proc/40/stat").mnt_id, mode=0o100444)
+    dump.add_file(pb.FileEntry(type=1, id=77, reg=reg), descriptor=9)
+    dump.images["remap-fpath.img"] = [pb.RemapFilePathEntry(orig_id=77, remap_id=40, remap_type=2)]
+    assert "/proc/40/stat" not in to_judge(read(dump), spec(NOBODY)).paths

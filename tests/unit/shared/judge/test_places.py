@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from shared.criu import criu_pb2 as pb
 from shared.judge.open_files import open_file_refusals
+from shared.judge.paths import may_mount
 from shared.judge.places import opens_on_volumes
 from tests.support.checkpoints import SyntheticDump
 from tests.support.open_files import INOTIFY, with_every_kind
@@ -59,3 +62,40 @@ def test_watch_on_a_volume_counts_as_a_file_there() -> None:
     assert opens_on_volumes(read(watching("/data/conf", "/data")))
     assert not opens_on_volumes(read(watching("/data", "/data")))
     assert not opens_on_volumes(read(watching("/etc", None)))
+
+
+MAY_MOUNT = Security(tty=True, add=("CAP_SYS_ADMIN",))
+
+
+def test_link_of_a_tmpfs_is_refused_where_the_pod_may_mount_too() -> None:
+    found = list(open_file_refusals(read(watching("/data/conf", "/data")), spec(MAY_MOUNT), frozenset({"/data/conf"})))
+    assert "by way of a link" in found[0].sentence
+
+
+@pytest.mark.parametrize("path", ["/mnt/self/fd/126", "/mnt/1/task/1/root/etc", "/mnt/1/cwd"])
+def test_process_link_of_a_proc_that_the_processes_mounted_is_refused(path: str) -> None:
+    made = watching(path, "/")
+    made.add_mount("/mnt", fstype=1, root=b"/", ext_key=None, source=b"proc")
+    found = list(open_file_refusals(read(made), spec(MAY_MOUNT)))
+    assert any("by way of a process' links" in each.sentence for each in found)
+
+
+@pytest.mark.parametrize(
+    "confined",
+    [{"apparmor_profile": "cri-containerd.apparmor.d"}, {"selinux_label": "system_u:system_r:container_t:s0:c1,c2"}],
+)
+def test_pod_that_its_label_keeps_from_mounting_may_not(confined: dict[str, str]) -> None:
+    live = spec(MAY_MOUNT)
+    assert may_mount(live)
+    assert may_mount(replace(live, selinux_label="system_u:system_r:spc_t:s0", apparmor_profile="unconfined"))
+    assert not may_mount(replace(live, **confined))  # type: ignore[arg-type]
+
+
+def test_socket_by_way_of_a_process_link_is_refused_though_a_tmpfs_is_said_to_be_there() -> None:
+    made = with_every_kind(MAY_MOUNT)
+    for fstype in (1, 5):
+        made.add_mount("/mnt", fstype=fstype, root=b"/", ext_key=None, source=b"x", root_dev=900 + fstype)
+    socket = pb.UnixSkEntry(id=777, ino=777, type=1, state=10, name=b"/mnt/self/fd/126/x\0")
+    made.add_file(pb.FileEntry(type=5, id=777, usk=socket), descriptor=99)
+    found = list(open_file_refusals(read(made), spec(MAY_MOUNT)))
+    assert any("/mnt/self/fd/126/x, a file by way of a process' links" in each.sentence for each in found)
