@@ -153,15 +153,40 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- 9<&- &
 }
 
+inherited() { # sets $lower to limits of the checkpoint that are more than our own, which an ordinary container inherits
+	lower='' own=''
+	[ -f "$plan/inherited" ] && IFS= read -r highest <"$plan/inherited" || return 0
+	while IFS= read -r line; do
+		# A name of 26 characters, blanks in it; the soft limit, the hard one.
+		# shellcheck disable=SC2086
+		set -- ${line#??????????????????????????}
+		own="$own $2"
+	done </proc/self/limits
+	# shellcheck disable=SC2086
+	set -- $own
+	for limit in $highest; do # both are by number, ours below a heading
+		shift
+		case $1 in unlimited) continue ;; *[!0-9]* | '') return 1 ;; esac
+		[ "${limit#*=}" != unlimited ] && [ "${limit#*=}" -le "$1" ] || lower="$lower ${limit%=*}=$1"
+	done
+}
+
 adjust() { # <pid>: gives it and all below the limits of the pod, where the checkpoint's are higher
+	inherited || return 1
+	[ -s "$plan/adjust" ] || [ "$lower" ] || return 0
 	descend "$1"
 	for each in $tree; do
-		while read -r what value; do
+		[ ! -s "$plan/adjust" ] || while read -r what value; do
 			case $what in
 			oom_score_adj) read -r now <"/proc/$each/oom_score_adj" && { [ "$now" -ge "$value" ] || printf %s "$value" >"/proc/$each/oom_score_adj"; } ;;
 			*) prlimit --pid "$each" "--$what=$value" ;;
 			esac || return 1
 		done <"$plan/adjust"
+		for limit in $lower; do
+			# Of the soft limit only what is more than the hard one is taken away.
+			prlimit --pid "$each" "--${limit%=*}=:${limit#*=}" 2>/dev/null ||
+				prlimit --pid "$each" "--$limit:${limit#*=}" || return 1
+		done
 	done
 }
 
@@ -179,7 +204,7 @@ restore() {
 		if [ "$crun" ] && ! into_groups "$pid" 2>"$plan/work/adjust.log"; then
 			result=adjust
 		fi
-		if [ -s "$plan/adjust" ] && ! adjust "$pid" 2>"$plan/work/adjust.log"; then
+		if ! adjust "$pid" 2>"$plan/work/adjust.log"; then
 			result=adjust
 		fi
 		if [ -f "$plan/cover" ]; then
