@@ -230,6 +230,6 @@ def messages_of(name: str, *messages: Message) -> bytes:
     """An image of a kind that the product does not read, by its magic number."""
     pieces = [header(name)]
     for message in messages:
-        serialized = cast(bytes, message.SerializeToString())
+        serialized = cast(bytes, message.SerializePartialToString())
         pieces += [struct.pack("<I", len(serialized)), serialized]
     return b"".join(pieces)

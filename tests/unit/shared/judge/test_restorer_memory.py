@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,12 +185,12 @@ def test_vdso_that_was_not_dumped_is_none() -> None:
 
 
 def test_vdso_of_this_machine_has_no_flaw() -> None:
-    with open("/proc/self/maps", encoding="ascii") as maps:
-        place = next((line.split()[0] for line in maps if "[vdso]" in line), None)
+    maps = Path("/proc/self/maps").read_text(encoding="ascii").splitlines()
+    place = next((line.split()[0] for line in maps if "[vdso]" in line), None)
     if place is None:
         pytest.skip("this kernel gives processes no vdso")
     start, end = (int(number, 16) for number in place.split("-"))
-    with open("/proc/self/mem", "rb") as own:
+    with Path("/proc/self/mem").open("rb") as own:
         own.seek(start)
         assert vdso_flaw(own.read(end - start)) is None
 
