@@ -40,7 +40,7 @@ _LAYOUTS: Final = {
 """By ELF class."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def vdso_flaw(content: bytes, *, big_endian: bool = False, hash_bytes: int = 4) -> str | None:
     """Why CRIU must not be given this vdso, as the rest of a sentence; None: it finds nothing outside of it.
 
@@ -123,11 +123,12 @@ def _symbols(content: bytes, order: str, start: int, word: int) -> int | None:
     buckets, chains = entry(0), entry(1)
     if not 0 < buckets <= limit or chains > limit:
         return None
+    left = limit  # a symbol is in one chain
     for bucket in range(buckets):
-        at, steps = entry(2 + bucket), 0
+        at = entry(2 + bucket)
         while 0 < at < chains:
-            steps += 1
-            if steps > chains:
+            left -= 1
+            if left < 0:
                 return None
             at = entry(2 + buckets + at)
     return chains

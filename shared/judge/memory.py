@@ -267,6 +267,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     """
     sizes = page_sizes(dump.root.machine)
     users: dict[int, str] = {}
+    kinds: set[bytes] = set()
     for task in dump.tasks:
         if not task.alive:
             continue
@@ -282,7 +283,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
         unit = check_pages(images, pagemap, sizes, users)
         if unit != sizes[0]:  # only now is it known how far its runs reach
             pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, unit, spans, found.spans)
-        check_places(images, task, mm, found, pagemap, unit, spans)
+        check_places(images, task, mm, found, pagemap, unit, spans, kinds)
         yield _copied(images, Kind.PAGEMAP, task.pid)
         if pagemap.pages:
             yield ImageFile(pagemap.pages_file, (Raw(pagemap.pages_file),))

@@ -29,7 +29,10 @@ RSEQ_ALIGNMENT: Final = 32
 RSEQ_BYTES_MAX: Final = 4096
 """linux/rseq.h: 32 bytes at least, at an address that is a multiple of 32; newer kernels know a few bytes more."""
 RSEQ_WHY: Final = "it is private memory of the process's own, for the kernel writes there while CRIU has root's rights"
-VDSO_BYTES_MAX: Final = 1 << 20
+VDSO_BYTES_MAX: Final = 128 << 10
+"""Two pages of the largest size; x86 has two of 4096 bytes."""
+VDSO_KINDS_MAX: Final = 4
+"""A dump has one for 64 bits and one for 32, and such that CRIU patched before: each costs the worker a millisecond."""
 _POINTER_AT: Final = 8
 _SEQUENCE: Final = struct.Struct("=8xQQ8x")
 """struct rseq_cs: version and flags, where the sequence begins, its length, where it goes on when interrupted."""
@@ -52,15 +55,15 @@ class Places:
 def places(images: ImageDirectory, task: Task, mm: MmEntry) -> Places:
     """Raises Refused("FieldExceeds") for an area of restartable sequences that is not the process's own memory."""
     name = images.path(Kind.MM.file(task.pid))
-    vdso = []
+    vdso: list[Span] = []
     for area in mm.vmas:
         if area.status & VDSO:
-            if area.end - area.start > VDSO_BYTES_MAX:
-                raise field_refused(name, area, "end", area.end, "no kernel has so large a vdso")
+            if vdso or area.end - area.start > VDSO_BYTES_MAX:
+                raise field_refused(name, area, "status", area.status, "a process has one vdso, of a few pages")
             vdso.append((area.start, area.end))
     private = [area for area in mm.vmas if _is_private(area)]
     starts = [area.start for area in private]
-    pointers = []
+    pointers: list[Span] = []
     for thread in task.threads:
         entry = images.one(Kind.CORE, CoreEntry, thread.tid).thread_core.rseq_entry
         start = entry.rseq_abi_pointer
@@ -81,11 +84,19 @@ def _is_private(area: VmaEntry) -> bool:
 
 
 def check_places(
-    images: ImageDirectory, task: Task, mm: MmEntry, found: Places, pagemap: Pagemap, unit: int, spans: Sequence[Span]
+    images: ImageDirectory,
+    task: Task,
+    mm: MmEntry,
+    found: Places,
+    pagemap: Pagemap,
+    unit: int,
+    spans: Sequence[Span],
+    kinds: set[bytes],
 ) -> None:
     """Looks at what the process's pages hold at the places; ``pagemap`` was read with their spans as wanted.
 
-    ``unit``: bytes of a page; ``spans``: where there may be pages. Raises CheckpointInvalid("ImageDamaged").
+    ``unit``: bytes of a page; ``spans``: where there may be pages; ``kinds``: every vdso of the dump, to which this one
+    is added. Raises CheckpointInvalid("ImageDamaged").
     """
     wanted = found.spans
     if not wanted:
@@ -94,8 +105,10 @@ def check_places(
     name = images.path(pagemap.pages_file)
     for span in found.vdso:
         content = contents[span]
-        machine = task.machine
-        flaw = "was not dumped" if content is None else vdso_flaw(content, **_VDSO.get(machine, {}))
+        kinds.add(content or b"")
+        if len(kinds) > VDSO_KINDS_MAX:
+            raise damaged(name, f"has one more kind of vdso than the {VDSO_KINDS_MAX} that are looked at in a dump")
+        flaw = "was not dumped" if content is None else vdso_flaw(content, **_VDSO.get(task.machine, {}))
         if flaw:
             raise damaged(name, f"has a vdso of process {task.pid} that {flaw}; CRIU would patch what is not the vdso")
     named = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,49 @@ def test_vdso_of_this_machine_has_no_flaw() -> None:
 
 
 def test_huge_vdso_is_refused_before_it_is_read() -> None:
-    assert "no kernel has so large a vdso" in outcome(memory(bytes(2 << 20), status=VDSO))
+    assert "a process has one vdso, of a few pages" in outcome(memory(bytes(2 << 20), status=VDSO))
+
+
+def test_process_has_one_vdso() -> None:
+    def change(dump: SyntheticDump) -> None:
+        other = {"pgoff": 0, "shmid": 0, "prot": 5, "flags": 0x22, "fd": -1, "status": VDSO}
+        mm(dump).vmas.append(pb.VmaEntry(start=0x900000, end=0x900000 + PAGE, **other))
+
+    assert "a process has one vdso, of a few pages" in outcome(memory(made_vdso(), status=VDSO), change)
+
+
+def test_dump_has_few_kinds_of_vdso() -> None:
+    """Each is work for the worker."""
+
+    def dump_with(kinds: int) -> str:
+        made = synthetic_dump(Security(), 6)
+        for pid in range(1, 7):
+            content = made_vdso(value=0x900 + 16 * (pid % kinds))
+            area = {"pgoff": 0, "shmid": 0, "prot": 5, "flags": 0x22, "fd": -1, "status": VDSO}
+            entry: Any = made.images[f"mm-{pid}.img"][0]
+            del entry.vmas[:]
+            entry.vmas.append(pb.VmaEntry(start=START, end=START + len(content), **area))
+            made.images[f"pagemap-{pid}.img"][1:] = [
+                pb.PagemapEntry(vaddr=START, compat_nr_pages=0, flags=4, nr_pages=2)
+            ]
+            made.raw[f"pages-{pid}.img"] = content
+        found = judged(tasks, made)
+        return "written" if isinstance(found, Written) else str(found)
+
+    assert dump_with(4) == "written"
+    assert "one more kind of vdso than the 4" in dump_with(5)
+
+
+def test_chains_that_share_symbols_cost_no_more_than_the_vdso_is_long() -> None:
+    content = bytearray(128 << 10)
+    content[: len(made_vdso())] = made_vdso()
+    start, count = 0x600 + 0x100, 8000  # a table of names of its own, every bucket of which begins the longest chain
+    struct.pack_into("<Q", content, 0x600 + 2 * 16 + 8, start)
+    chain = [*range(1, count), 0]
+    struct.pack_into(f"<{2 + 2 * count}I", content, start, count, count, *([1] * count), *[0, *chain[1:], 0][:count])
+    began = time.monotonic()
+    assert "search for ever" in str(vdso_flaw(bytes(content)))
+    assert time.monotonic() - began < 1
 
 
 def guard(start: int, end: int) -> Change:
