@@ -10,6 +10,9 @@ of its standard streams. All that is listed comes from the live container's spec
 By ``manage-cgroups=ignore`` CRIU makes no cgroup namespace either (criu/cgroup.c, prepare_cgroup_namespace): processes
 inherit the one that CRIU is started in, which ``criu-root`` makes in the container's own cgroup.
 
+Beside that, own_root.py gives restore-runc a session keyring of its own, which restored processes inherit: CRIU makes
+none, and the runtime joins a new one only in the init of a container that it starts.
+
 Images and work directory are not in that root: the runtime passes them to CRIU as descriptors (criu/cr-service.c).
 """
 
@@ -89,8 +92,9 @@ def write_criu_root(plan: Plan, request: RestoreRequest, live: RuntimeSpec) -> N
         (plan.path / "hidden/file").touch()
         binds = [*_system(root), *_node(), *_requested(live, plan)]
         plan.write("criu-mounts", _laid_out(root, binds))
-        with suppress(FileExistsError):
-            os.mkfifo(plan.path / "ns/go", 0o600)
+        for name in ("go", "keyring"):
+            with suppress(FileExistsError):
+                os.mkfifo(plan.path / "ns" / name, 0o600)
         plan.write("own-root", f"{sys.executable}\n{own_root.__file__}\n")
 
 

@@ -7,12 +7,17 @@ there is no SOURCE (``any``), all in it hidden that no other entry names (``shar
 and mounts nothing. ROOTFS comes to FOLDER/BELOW, where the runtime has it mounted for CRIU. Directories of PATH that
 are outside the system's are added, as is what lies beside criu there.
 
+Before that it gives PARENT, a shell with one thread, a session keyring of its own as the runtime's init would give a
+container one: what PARENT starts from then on has it, the runtime, CRIU and the restored processes. A line on
+PLAN/ns/keyring says that this is done.
+
 PLAN/ns/ready says that all is done, PLAN/ns/failed that it cannot be; the process then stays until it is killed or
 PARENT ends. A mount on the namespace's file could hold it too, but since Linux 6.18 namespaces are not numbered in
 order, and the kernel takes some such mounts for loops (fs/namespace.c, mnt_ns_loop). Run by restore-runc, beside all
 that comes before the restore, to which it adds next to nothing; stands alone, as cover.py does, and imports little.
 
-Sources: mount(2), unshare(2), pivot_root(2) (the paragraph on "."), prctl(2).
+Sources: mount(2), unshare(2), pivot_root(2) (the paragraph on "."), prctl(2), session-keyring(7), keyctl(2)
+(KEYCTL_SESSION_TO_PARENT), runc libcontainer/keys and standard_init_linux.go.
 """
 
 # pathlib takes longer to import than all of this runs.
@@ -35,6 +40,14 @@ KEPT_FLAGS = 2 | 4 | 8
 SYSTEM = ("bin", "sbin", "usr", "nix", "gnu")
 """Directories that criu_root.py lists anyway, beside those that begin with "lib"."""
 
+KEYCTL = {"x86_64": 250, "ppc64": 271, "ppc64le": 271, "s390x": 280}
+"""Number of keyctl(2) by machine; all others have that of asm-generic/unistd.h."""
+KEYCTL_GENERIC = 219
+JOIN_SESSION_KEYRING, SETPERM, SESSION_TO_PARENT = 1, 5, 18
+PERMISSIONS = 0x3F1B0000
+"""What runc's init leaves: everything for who holds it; the user may view, read, search and link it."""
+ENOSYS = 38
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -55,6 +68,18 @@ def bind(options: str, source: str, target: str) -> None:
     if "ro" in options:
         flags = MS_REMOUNT | MS_BIND | MS_RDONLY | os.statvfs(target).f_flag & KEPT_FLAGS
         mount(None, target, flags, f"{target} cannot be made read-only")
+
+
+def session_keyring() -> None:
+    """Gives the parent a new session keyring, as soon as it next runs; raises OSError. Kernels may have no keyrings."""
+    number = ctypes.c_long(KEYCTL.get(os.uname().machine, KEYCTL_GENERIC))
+    # Without a name, it is a new one whatever others there are.
+    key = _libc.syscall(number, ctypes.c_long(JOIN_SESSION_KEYRING), None)
+    if key < 0 and ctypes.get_errno() == ENOSYS:
+        return
+    check(key < 0, "no session keyring can be made")
+    check(_libc.syscall(number, ctypes.c_long(SETPERM), ctypes.c_long(key), ctypes.c_long(PERMISSIONS)), "keyring")
+    check(_libc.syscall(number, ctypes.c_long(SESSION_TO_PARENT)), "the session keyring cannot be handed on")
 
 
 def hide(plan: str, root: str, directory: str, targets: Sequence[str]) -> None:
@@ -118,6 +143,9 @@ def main(parent: str, plan: str) -> None:
     if os.getppid() != int(parent):
         return
     marks = os.open(f"{plan}/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with open(f"{plan}/ns/keyring", "w") as joined:
+        session_keyring()
+        joined.write("joined\n")
     with open(f"{plan}/ns/go", errors="surrogateescape") as go:
         folder, below, rootfs = go.readline().rstrip("\n").split("\t")
     done = "failed"

@@ -22,6 +22,7 @@
 | remove     | there when ``.nri-restore`` must be gone from the rootfs before the process resumes          |
 | start-on-failure | there when a failed restore becomes an ordinary start                                  |
 | adjust     | limits restored processes would exceed: ``oom_score_adj N``, ``nofile SOFT:HARD`` … a line |
+| inherited  | the highest of each limit in the checkpoint that the pod has from the runtime: ``cpu=unlimited …`` |
 | root-mode  | permission bits that the root directory had, in octal, where they are unusual               |
 | cover, python | what to look at and put right in the mount tree (cover.py); the Python and the program for it |
 | own-root   | where CRIU gets a root of its own: the Python and the program that make it (criu_root.py)    |

@@ -19,7 +19,7 @@ from nri_plugin.restore.outcome import kept_directory
 from nri_plugin.restore.plan import Plan
 from nri_plugin.restore.request import RestoreRequest
 from shared.criu.dump_host import read_dump_host
-from shared.judge.corrections import Corrections, corrections
+from shared.judge.corrections import RLIMITS, Corrections, corrections
 from shared.judge.file_rights import Judged, to_judge
 from shared.judge.links import held_mounts
 from shared.judge.paths import may_mount
@@ -58,6 +58,8 @@ def write_plan(
     found = corrections(opened.dump, live)
     if limits := adjustments(found):
         plan.write("adjust", limits)
+    if found.inherited:
+        plan.write("inherited", inherited(found))
     if found.root_mode is not None:
         plan.write("root-mode", f"{found.root_mode:o}\n")
     judged = to_judge(opened.dump, live)
@@ -93,6 +95,12 @@ def adjustments(found: Corrections) -> str:
     lines = [f"oom_score_adj {found.oom_score_adj}"] if found.oom_score_adj is not None else []
     lines += [f"{limit.type.removeprefix('RLIMIT_').lower()} {limit.soft}:{limit.hard}" for limit in found.limits]
     return "".join(f"{line}\n" for line in lines)
+
+
+def inherited(found: Corrections) -> str:
+    """By the number of each limit, ``name=HIGHEST`` of those that are to be the runtime's own where that is less."""
+    highest = {limit.type: "unlimited" if limit.hard >> 63 else str(limit.hard) for limit in found.inherited}
+    return " ".join(f"{kind.removeprefix('RLIMIT_').lower()}={highest.get(kind, 0)}" for kind in RLIMITS) + "\n"
 
 
 def open_files(opened: Sequence[str], judged: Judged) -> str:

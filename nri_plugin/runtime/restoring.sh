@@ -90,14 +90,16 @@ into_groups() { # <pid>: brings it and all below into the container's cgroup
 	done
 }
 
-criu_root() { # starts the process that makes CRIU's own root as soon as criu_root_go tells it (own_root.py)
+criu_root() { # starts the process that gives us a session keyring, and makes CRIU's own root once criu_root_go tells it
 	holder=''
 	[ -f "$plan/own-root" ] || return 0
 	{ IFS= read -r python && IFS= read -r program; } <"$plan/own-root"
 	# Open for writing as well, it makes nobody wait for the other side.
-	exec 9<>"$plan/ns/go"
+	exec 9<>"$plan/ns/go" 7<>"$plan/ns/keyring"
 	"$python" -I -S "$program" $$ "$plan" </dev/null >/dev/null 2>"$plan/work/criu-root.log" 8<&- 9<&- &
 	holder=$!
+	# From here on, the other side is that process alone: what it leaves unsaid when it ends is the end of the file.
+	exec 6<"$plan/ns/keyring" 7<&-
 }
 
 criu_root_go() { # sets $within to what the runtime is to be started by, and its environment
@@ -105,7 +107,11 @@ criu_root_go() { # sets $within to what the runtime is to be started by, and its
 	# Where the runtime mounts the rootfs for CRIU (runc libcontainer/criu_linux.go, crun src/libcrun/criu.c).
 	[ "$crun" ] && folder=$bundle below=criu-root
 	case $folder in /var/run/*) folder=${folder#/var} ;; esac
-	[ "$holder" ] && printf '%s\t%s\t%s\n' "$folder" "$below" "$rootfs" >&9
+	if [ "$holder" ]; then
+		read -r _ <&6 || { : >"$plan/ns/failed" && return 1; }
+		exec 6<&-
+		printf '%s\t%s\t%s\n' "$folder" "$below" "$rootfs" >&9
+	fi
 	[ -d "$plan/bin" ] || return 0
 	export NRI_RESTORE_PLAN="$plan" NRI_RESTORE_CRIU_ROOT="$folder/$below" NRI_RESTORE_HOLDER="$holder"
 	[ -f "$plan/own-cgroup" ] || return 0
@@ -128,7 +134,7 @@ run_restore() { # the runtime's own restore, ended with us or when it takes too 
 	set -- "$runtime" ${root:+--root "$root"} --log "$plan/work/runc.log" --log-format json $flags restore "$@" \
 		--bundle "$bundle" ${pidfile:+--pid-file "$pidfile"} ${console:+--console-socket "$console"} $nopivot \
 		--detach $own "$id"
-	criu_root_go
+	criu_root_go || { result=1 && exec 6<&- 9<&- && return 0; }
 	[ "$within" ] && set -- "$within" "$plan" "$subgroup" "$@"
 	# Our criu comes first in the runtime's PATH.
 	# shellcheck disable=SC2086
@@ -150,18 +156,43 @@ guard() { # undoes the restore when we are killed in the middle of it: only a pr
 	} 2>/dev/null || fail "NodeStorageFailed: $plan cannot be written; is its file system full?"
 	exec 8<"$plan/restoring"
 	flock 8
-	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 8<&- 9<&- &
+	setsid flock "$plan/restoring" "$here/undo-restore" "$plan" </dev/null >/dev/null 2>&1 6<&- 8<&- 9<&- &
+}
+
+inherited() { # sets $lower to limits of the checkpoint that are more than our own, which an ordinary container inherits
+	lower='' own=''
+	[ -f "$plan/inherited" ] && IFS= read -r highest <"$plan/inherited" || return 0
+	while IFS= read -r line; do
+		# A name of 26 characters, blanks in it; the soft limit, the hard one.
+		# shellcheck disable=SC2086
+		set -- ${line#??????????????????????????}
+		own="$own $2"
+	done </proc/self/limits
+	# shellcheck disable=SC2086
+	set -- $own
+	for limit in $highest; do # both are by number, ours below a heading
+		shift
+		case $1 in unlimited) continue ;; *[!0-9]* | '') return 1 ;; esac
+		[ "${limit#*=}" != unlimited ] && [ "${limit#*=}" -le "$1" ] || lower="$lower ${limit%=*}=$1"
+	done
 }
 
 adjust() { # <pid>: gives it and all below the limits of the pod, where the checkpoint's are higher
+	inherited || return 1
+	[ -s "$plan/adjust" ] || [ "$lower" ] || return 0
 	descend "$1"
 	for each in $tree; do
-		while read -r what value; do
+		[ ! -s "$plan/adjust" ] || while read -r what value; do
 			case $what in
 			oom_score_adj) read -r now <"/proc/$each/oom_score_adj" && { [ "$now" -ge "$value" ] || printf %s "$value" >"/proc/$each/oom_score_adj"; } ;;
 			*) prlimit --pid "$each" "--$what=$value" ;;
 			esac || return 1
 		done <"$plan/adjust"
+		for limit in $lower; do
+			# Of the soft limit only what is more than the hard one is taken away.
+			prlimit --pid "$each" "--${limit%=*}=:${limit#*=}" 2>/dev/null ||
+				prlimit --pid "$each" "--$limit:${limit#*=}" || return 1
+		done
 	done
 }
 
@@ -179,7 +210,7 @@ restore() {
 		if [ "$crun" ] && ! into_groups "$pid" 2>"$plan/work/adjust.log"; then
 			result=adjust
 		fi
-		if [ -s "$plan/adjust" ] && ! adjust "$pid" 2>"$plan/work/adjust.log"; then
+		if ! adjust "$pid" 2>"$plan/work/adjust.log"; then
 			result=adjust
 		fi
 		if [ -f "$plan/cover" ]; then

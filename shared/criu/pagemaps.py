@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import BinaryIO, Final
 
 from shared.criu.criu_pb2 import PagemapEntry, PagemapHead
 from shared.criu.decode import damaged, decode
@@ -42,6 +42,8 @@ class Pagemap:
     pages_id: int
     pages: int
     """How many pages the pages image has for it."""
+    runs: tuple[tuple[int, int, int], ...] = ()
+    """Address, number of pages, and pages before them in the pages image, of each run with wanted addresses."""
 
     @property
     def pages_file(self) -> str:
@@ -53,11 +55,17 @@ def page_sizes(machine: str) -> tuple[int, ...]:
 
 
 def read_pagemap(
-    images: ImageDirectory, kind: Kind, number: int | str, unit: int, spans: Sequence[Span] | None = None
+    images: ImageDirectory,
+    kind: Kind,
+    number: int | str,
+    unit: int,
+    spans: Sequence[Span] | None = None,
+    wanted: Sequence[Span] = (),
 ) -> Pagemap:
-    """Reads a page map to its end; ``unit``: the smallest page of the machine. Nothing of it is kept.
+    """Reads a page map to its end; ``unit``: the smallest page of the machine. Only wanted runs of it are kept.
 
-    ``spans``: areas that may have pages, in order and apart from each other; None: any may.
+    ``spans``: areas that may have pages, in order and apart from each other; None: any may. ``wanted``: addresses whose
+    pages are to be found, in order and apart from each other.
     Raises CheckpointInvalid: FileMissing, WrongMagic, ImageDamaged, ImageUnknown, ParentMissing, PagesMissing.
     """
     name = images.path(kind.file(number))
@@ -65,11 +73,22 @@ def read_pagemap(
     head = next(pieces, None)
     if head is None:
         raise damaged(name, "is empty")
-    return Pagemap(name, decode(PagemapHead, head, name).pages_id, _count(pieces, name, unit, spans))
+    runs: list[tuple[int, int, int]] = []
+    pages = _count(pieces, name, unit, spans, wanted, runs)
+    return Pagemap(name, decode(PagemapHead, head, name).pages_id, pages, tuple(runs))
 
 
-def _count(pieces: Iterator[bytes], name: str, unit: int, spans: Sequence[Span] | None) -> int:
+def _count(
+    pieces: Iterator[bytes],
+    name: str,
+    unit: int,
+    spans: Sequence[Span] | None,
+    wanted: Sequence[Span],
+    runs: list[tuple[int, int, int]],
+) -> int:
     pages = end = at = 0
+    left = list(reversed(wanted))
+    sought = left[-1][0] if left else ADDRESS_MAX
     low, high = (spans[0] if spans else (0, 0)) if spans is not None else (0, ADDRESS_MAX)
     parse = PagemapEntry.FromString
     for piece in pieces:
@@ -86,6 +105,8 @@ def _count(pieces: Iterator[bytes], name: str, unit: int, spans: Sequence[Span] 
             low, high = spans[at]
         if start < low or end > high:
             raise damaged(name, f"has pages at {start:#x}, where the process has no memory of its own")
+        if end > sought:
+            sought = _keep(left, (start, count, pages), end, runs)
         pages += count
     return pages
 
@@ -95,6 +116,17 @@ def _decoded(piece: bytes, name: str) -> PagemapEntry:
     if entry.HasField("in_parent") and not entry.in_parent:
         raise damaged(name, "has pages that are said not to be an earlier dump's, which CRIU leaves out")
     return entry
+
+
+def _keep(left: list[Span], run: tuple[int, int, int], end: int, runs: list[tuple[int, int, int]]) -> int:
+    """Keeps ``run`` if it has wanted addresses; returns the first address that is still sought."""
+    while left and left[-1][1] <= run[0]:
+        left.pop()
+    if left and left[-1][0] < end:
+        runs.append(run)
+    while left and left[-1][1] <= end:
+        left.pop()
+    return left[-1][0] if left else ADDRESS_MAX
 
 
 def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:
@@ -114,11 +146,11 @@ def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:
     return flags, entry.nr_pages
 
 
-def check_pages(images: ImageDirectory, pagemap: Pagemap, page_bytes: Sequence[int], users: dict[int, str]) -> None:
+def check_pages(images: ImageDirectory, pagemap: Pagemap, page_bytes: Sequence[int], users: dict[int, str]) -> int:
     """The pages image has the size that its page map says, and no other page map: CRIU spins on one that is short.
 
-    ``users``: page maps by the pages image they have, to which this one is added. Raises CheckpointInvalid:
-    ImageDamaged, PagesSizeMismatch.
+    ``users``: page maps by the pages image they have, to which this one is added. Returns the bytes of a page.
+    Raises CheckpointInvalid: ImageDamaged, PagesSizeMismatch.
     """
     if pagemap.pages_id in users:
         raise damaged(pagemap.name, f"shares its pages with {users[pagemap.pages_id]}")
@@ -126,9 +158,46 @@ def check_pages(images: ImageDirectory, pagemap: Pagemap, page_bytes: Sequence[i
     file = images.path(pagemap.pages_file)
     # CRIU creates an image with its first byte, so a process without private memory has no pages image
     size = images.files.size(file) if pagemap.pages or file in images.files else 0
-    if size not in (pagemap.pages * unit for unit in page_bytes):
+    unit = next((unit for unit in page_bytes if size == pagemap.pages * unit), None)
+    if unit is None:
         raise CheckpointInvalid(
             "PagesSizeMismatch",
             f"{file} has {size} bytes, but {pagemap.name} lists {pagemap.pages} pages of {page_bytes[0]}; the dump is "
             "incomplete",
         )
+    return unit
+
+
+def read_spans(images: ImageDirectory, pagemap: Pagemap, unit: int, spans: Sequence[Span]) -> list[bytes | None]:
+    """What the wanted ``spans`` hold, in order; None where a page of one was not dumped. The caller bounds their size.
+
+    ``unit``: bytes of a page.
+    """
+    if not pagemap.runs:
+        return [None] * len(spans)
+    with images.files.open(images.path(pagemap.pages_file)) as file:
+        return [_span(file, pagemap, unit, span) for span in spans]
+
+
+def _span(file: BinaryIO, pagemap: Pagemap, unit: int, span: Span) -> bytes | None:
+    at, end = span
+    pieces = []
+    for start, count, before in pagemap.runs:
+        if start <= at < start + count * unit:
+            stop = min(end, start + count * unit)
+            _go_to(file, before * unit + at - start)
+            pieces.append(file.read(stop - at))
+            at = stop
+    content = b"".join(pieces)
+    return content if len(content) == end - span[0] else None
+
+
+def _go_to(file: BinaryIO, offset: int) -> None:
+    if file.seekable():
+        file.seek(offset)
+        return
+    left = offset - file.tell()
+    if left < 0:
+        raise ValueError("spans are not in order")
+    while left > 0 and (passed := len(file.read(min(left, 1 << 20)))):
+        left -= passed

@@ -29,6 +29,7 @@ from shared.judge.open_files import open_file_refusals
 from shared.judge.paths import may_mount
 from shared.judge.pod_identity import PodIdentity, pod_identity
 from shared.judge.reading import Reading, read
+from shared.judge.rings import ring_refusals
 from shared.judge.settings import check_command, check_settings
 from shared.judge.writing import ImageFile
 from shared.spec import RuntimeSpec
@@ -71,6 +72,7 @@ def refusals(
         access_refusals(dump, live),
         ipc_refusals(dump, live, identity, dumped.gid),
         memory_refusals(dump.source, dump, live),
+        ring_refusals(dump, special),
         files.refusals(dump.source, dump, live),
         open_file_refusals(dump, live, links),
         device_refusals(dump, nodes, live),

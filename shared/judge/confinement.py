@@ -3,7 +3,7 @@
 Two things CRIU up to 4.2 neither dumps nor restores. Landlock domains: no runtime gives any; what a program forbade
 itself by one it may do again after a restore, within what the pod gives. Keyrings: processes come back without what
 theirs held, and with the session keyring of the program that ran CRIU, where runc's init would have joined a new one
-(libcontainer/standard_init_linux.go); so that program must join one before it starts the runtime.
+(libcontainer/standard_init_linux.go); so that program gets one first (nri_plugin/restore/own_root.py).
 Sources: prctl(2) (PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS), seccomp(2), personality(2), apparmor(7), selinux(8), CRIU
 criu/cr-restore.c, criu/seccomp.c, criu/lsm.c; CVE-2019-19921's lesson that labels must be checked, not assumed.
 """

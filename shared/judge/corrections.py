@@ -55,12 +55,16 @@ class Corrections:
     """Mounts to be made read-only with all that is mounted below them; CRIU makes the top one so."""
     root_mode: int | None = None
     """Permission bits that the root directory had, where they are not the usual ones."""
+    inherited: tuple[Rlimit, ...] = ()
+    """The highest hard limits that processes of the dump have, of those that the pod's containers get from the runtime:
+    what is more than the runtime's own is lowered to that."""
 
 
 def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
     """The live container's OOM score and hard limits, where some process of the dump has more; its masks where open.
 
-    Only a hard limit binds: the soft one may be raised up to it, beyond it with CAP_SYS_RESOURCE alone.
+    Of limits that the spec does not name, an ordinary container gets the runtime's. Only a hard limit binds: the soft
+    one may be raised up to it, beyond it with CAP_SYS_RESOURCE alone.
     """
     masked, read_only = uncovered(dump, live)
     recursive = recursive_read_only(live)
@@ -69,13 +73,22 @@ def corrections(dump: Dump, live: RuntimeSpec) -> Corrections:
         return Corrections(None, (), masked, read_only, recursive, root_mode)
     alive = [task for task in dump.tasks if task.alive]
     score = live.oom_score_adj or 0
-    spared = any(task.oom_score_adj is not None and task.oom_score_adj < score for task in alive)
+    # CRIU writes neither an absent score nor 0 (criu/cr-restore.c), so that the runtime's own would stay.
+    spared = any(not task.oom_score_adj or task.oom_score_adj < score for task in alive)
     limits = []
     for limit in live.rlimits:
         number = RLIMITS.index(limit.type) if limit.type in RLIMITS else len(RLIMITS)
         if any(len(task.limits) > number and task.limits[number].hard > limit.hard for task in alive):
             limits.append(limit)
-    return Corrections(score if spared else None, tuple(limits), masked, read_only, recursive, root_mode)
+    named = {limit.type for limit in live.rlimits}
+    inherited = []
+    for number, kind in enumerate(RLIMITS):
+        highest = max((task.limits[number].hard for task in alive if len(task.limits) > number), default=0)
+        if kind not in named and highest:
+            inherited.append(Rlimit(kind, highest, highest))
+    return Corrections(
+        score if spared else None, tuple(limits), masked, read_only, recursive, root_mode, tuple(inherited)
+    )
 
 
 def _root_mode(dump: Dump) -> int | None:

@@ -13,7 +13,8 @@ root as root, and writes a byte there for each (restore_aio_ring): the root must
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from shared.criu.areas import (
@@ -52,7 +53,9 @@ from shared.criu.pagemaps import ADDRESS_MAX, Span, check_pages, page_sizes, rea
 from shared.criu.segments import shared_segments
 from shared.criu.tasks import Machine
 from shared.errors import Refused
+from shared.judge.huge_pages import Huge, huge_objects, huge_page_bytes
 from shared.judge.paths import spelt_once
+from shared.judge.restorer_memory import check_places, places
 from shared.judge.rules import Fields, Rules, bounded, default, field_refused, free
 from shared.judge.writing import ImageFile, Raw, image_file
 
@@ -144,12 +147,13 @@ FIELDS: Final[Fields] = {
 def relations(images: ImageDirectory, dump: Dump) -> Iterator[Refused]:
     """Raises Refused("FieldExceeds") or CheckpointInvalid("ImageDamaged") for memory that no kernel would give."""
     files: dict[tuple[str, int], OpenFile] = {(file.kind, file.id): file for file in dump.files}
+    huge = huge_objects(images, dump.tasks)
     for task in dump.tasks:
         if task.alive:
             mm = images.one(Kind.MM, MmEntry, task.pid)
             name = images.path(Kind.MM.file(task.pid))
             _check_executable(mm, files, name)
-            _check_areas(mm, task.machine, files, name)
+            _check_areas(mm, task.machine, files, huge, name)
             _check_rings(mm, name, files.get(("reg", task.root_file)))
     yield from ()
 
@@ -162,8 +166,15 @@ def _check_executable(mm: MmEntry, files: Mapping[tuple[str, int], OpenFile], na
         raise damaged(name, "names an executable that CRIU would open for writing")
 
 
-def _check_areas(mm: MmEntry, machine: Machine, files: Mapping[tuple[str, int], OpenFile], name: str) -> None:
+def _check_areas(
+    mm: MmEntry,
+    machine: Machine,
+    files: Mapping[tuple[str, int], OpenFile],
+    huge: Huge,
+    name: str,
+) -> None:
     end = guard_end = 0
+    covered: list[Span] = []
     anonymous = _ANONYMOUS.get(machine, 0x20)
     known = _FLAGS.get(machine, _GENERIC_FLAGS) | MAP_SHARED | MAP_PRIVATE | MAP_DROPPABLE
     for area in mm.vmas:
@@ -174,11 +185,17 @@ def _check_areas(mm: MmEntry, machine: Machine, files: Mapping[tuple[str, int], 
                 raise field_refused(name, area, "start", start, _OWN)
             if flags or area.prot or area.shmid or area.madv or area.fd != -1 or area.fdflags:
                 raise field_refused(name, area, "flags", flags, "a guard region has an address and nothing else")
+            if not _within(covered, start, stop):
+                raise field_refused(name, area, "start", start, "a guard region lies in areas of the process")
             guard_end = stop
             continue
         if guard_end or start < end or stop <= start or (start | stop) % _PAGE:
             raise field_refused(name, area, "start", start, _OWN)
         end = stop
+        if covered and covered[-1][1] == start:
+            covered[-1] = (covered[-1][0], stop)
+        else:
+            covered.append((start, stop))
         kind = status & _STATUS_KIND
         marks = status & ~kind
         if kind not in _MARKS or marks & ~_MARKS[kind] or (not kind & REGULAR and marks not in (VSYSCALL, AIO_RING)):
@@ -192,12 +209,19 @@ def _check_areas(mm: MmEntry, machine: Machine, files: Mapping[tuple[str, int], 
             raise field_refused(name, area, "flags", flags, FIELDS["VmaEntry"]["flags"].why)
         if (shown := mapped_file(area)) is not None and shown not in files:
             raise damaged(name, f"has a {shown[0]} mapped at {start:#x} that files.img does not have")
+        if (start | stop) % huge_page_bytes(area, huge):
+            raise field_refused(name, area, "end", stop, "an area of huge pages has whole ones")
         if area.fd != -1 or area.fdflags not in (O_RDONLY, O_RDWR):
             field = "fdflags" if area.fd == -1 else "fd"
             raise field_refused(name, area, field, getattr(area, field), FIELDS["VmaEntry"][field].why)
     if not end:
         # CRIU would look for an image of its version 1
         raise damaged(name, "has no memory area")
+
+
+def _within(covered: Sequence[Span], start: int, stop: int) -> bool:
+    at = bisect_right(covered, (start, ADDRESS_MAX + _PAGE)) - 1
+    return at >= 0 and stop <= covered[at][1]
 
 
 def _fits(kind: int, marks: int, flags: int, anonymous: int) -> bool:
@@ -243,6 +267,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     """
     sizes = page_sizes(dump.root.machine)
     users: dict[int, str] = {}
+    kinds: set[bytes] = set()
     for task in dump.tasks:
         if not task.alive:
             continue
@@ -253,8 +278,12 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
             if area.status & (FILE_PRIVATE | FILE_SHARED):
                 area.fdflags = open_flags(area)
         yield image_file(Kind.MM, [mm], task.pid)
-        pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, sizes[0], spans)
-        check_pages(images, pagemap, sizes, users)
+        found = places(images, task, mm)
+        pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, sizes[0], spans, found.spans)
+        unit = check_pages(images, pagemap, sizes, users)
+        if unit != sizes[0]:  # only now is it known how far its runs reach
+            pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, unit, spans, found.spans)
+        check_places(images, task, mm, found, pagemap, unit, spans, kinds)
         yield _copied(images, Kind.PAGEMAP, task.pid)
         if pagemap.pages:
             yield ImageFile(pagemap.pages_file, (Raw(pagemap.pages_file),))

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from shared.judge import waking
 from shared.judge.rules import Fields, Rule, bounded, free
 
 MAKING: Final = 0o100 | 0o200 | 0o400 | 0o1000
@@ -39,7 +40,9 @@ FIELDS: Final[Fields] = {
     "FownEntry": {
         "uid": bounded("one that the container may be", lambda uid: uid <= UID_MAX),
         "euid": bounded("one that the container may be", lambda uid: uid <= UID_MAX),
-        "signum": bounded("a signal's number", lambda signal: signal <= SIGNALS_MAX),
+        "signum": bounded(
+            f"a signal's number; {waking.WHY}", lambda signal: signal <= SIGNALS_MAX and not waking.wakes(signal)
+        ),
         "pid_type": bounded("a thread, a process or a group", lambda kind: kind in _OWNER_TYPES),
         "pid": bounded("a thread, process or group of the dump"),
     },

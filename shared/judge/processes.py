@@ -18,9 +18,11 @@ from shared.criu.open_files import RegularFile
 from shared.criu.task_ids import TaskIds
 from shared.criu.tasks import Task
 from shared.errors import Refused
+from shared.judge import waking
 from shared.judge.limits import RESET_ON_FORK
 from shared.judge.namespaces import restored_namespaces
 from shared.judge.registers import THREAD_INFO, check_registers
+from shared.judge.restorer_memory import RSEQ_WHY
 from shared.judge.rules import Fields, Rules, bounded, default, derived, equal, field_refused, free
 from shared.judge.writing import ImageFile, image_file
 
@@ -112,14 +114,17 @@ FIELDS: Final[Fields] = {
         "sched_prio": bounded("only a policy that takes CAP_SYS_NICE has one", lambda priority: priority < 100),
         "blk_sigset": free("a thread blocks what it likes; the kernel leaves SIGKILL and SIGSTOP out"),
         "sas": free("the stack for signals lies in the process's own memory; sigaltstack(2) checks it"),
-        "pdeath_sig": bounded("it is a signal, sent to the thread itself", lambda signal: signal <= _SIGNALS),
+        "pdeath_sig": bounded(
+            f"it is a signal, sent to the thread itself when its parent ends, as the runtime soon does; {waking.WHY}",
+            lambda signal: signal <= _SIGNALS and signal not in waking.SIGCONT,
+        ),
         "signals_p": bounded(_PART),
         "creds": bounded("every living thread has its own, within the pod's"),
         "seccomp_mode": bounded("a thread has no filter, strict mode, or filters", lambda mode: mode <= 2),
         "seccomp_filter": bounded("it is a filter of seccomp.img, and no weaker than the pod's"),
         "comm": free("a thread gives itself any name"),
         "blk_sigset_extended": free("a thread blocks what it likes; the kernel leaves SIGKILL and SIGSTOP out"),
-        "rseq_entry": free("the kernel checks and writes the area as the process, in its own memory (rseq)"),
+        "rseq_entry": bounded(_PART),
         "cg_set": derived("the cgroup is the runtime's, and no thread is moved to another one"),
     },
     "ThreadSasEntry": {
@@ -127,8 +132,10 @@ FIELDS: Final[Fields] = {
         for name in ("ss_sp", "ss_size", "ss_flags")
     },
     "RseqEntry": {
-        name: free("the kernel checks and writes the area as the process, in its own memory (rseq)")
-        for name in ("rseq_abi_pointer", "rseq_abi_size", "signature", "rseq_cs_pointer")
+        "rseq_abi_pointer": bounded(f"{RSEQ_WHY}, and names no sequence outside of it"),
+        "rseq_abi_size": bounded(RSEQ_WHY),
+        "signature": free("the kernel compares it with the process's own memory (rseq)"),
+        "rseq_cs_pointer": free("it is put into that memory when the process has its own rights again"),
     },
     "SaEntry": {
         name: free("a process handles its signals as it likes (sigaction)")
@@ -239,6 +246,9 @@ def _check_threads(images: ImageDirectory, task: Task, machine: str) -> None:
             raise field_refused(image, core, "tc", core.tc, "only the first thread of a process has it")
         if not core.thread_core.HasField("signals_p"):
             raise damaged(image, "lacks signals_p, as CRIU before 2.0 wrote it")
+        if task.ppid == 0 and core.thread_core.pdeath_sig == waking.SIGKILL:
+            why = "the runtime is its parent and ends after the restore, which would kill it"
+            raise field_refused(image, core.thread_core, "pdeath_sig", waking.SIGKILL, why)
         if core.mtype != leader.mtype:
             raise damaged(image, f"is of another processor than {name}")
         check_registers(core, machine, image)

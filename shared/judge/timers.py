@@ -14,6 +14,7 @@ from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.open_files import TimerDescriptor
 from shared.errors import Refused
+from shared.judge import waking
 from shared.judge.rules import Fields, bounded, field_refused, free
 from shared.spec import RuntimeSpec
 
@@ -48,7 +49,7 @@ FIELDS: Final[Fields] = {
             "CRIU counts up to it, so it is no more than ten million", lambda number: number <= TIMER_ID_MAX
         ),
         "clock_id": bounded("it is a clock of the kernel; those that wake the machine take CAP_WAKE_ALARM", _is_clock),
-        "si_signo": free("the timer signals its own process; the kernel checks the number"),
+        "si_signo": bounded(f"the timer signals its own process; {waking.WHY}", lambda it: not waking.wakes(it)),
         "it_sigev_notify": bounded("it is a way of notifying that Linux has", lambda way: way in _NOTIFY),
         "sival_ptr": free("the process gets it back with its signal"),
         "overrun": free("CRIU does not restore it"),

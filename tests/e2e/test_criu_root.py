@@ -116,6 +116,47 @@ def test_what_holds_criu_back_ends_with_the_restore(
     assert not [line for line in left if "/run/nri-restore/" in line]
 
 
+# ---- session keyrings ----
+
+_KEYRING = """import ctypes, os, time
+number = {"x86_64": 250}.get(os.uname().machine, 219)
+while True:
+    print(ctypes.CDLL(None).syscall(number, 0, -3, 0), flush=True)
+    time.sleep(0.1)"""
+_PYTHON = tuple(
+    VolumeMount(path, source, read_only=True)
+    for path, source in (("/usr", "/usr"), ("/lib", "/usr/lib"), ("/lib64", "/usr/lib64"))
+)
+
+
+@pytest.fixture(scope="session")
+def with_keyring(own_checkpoint: Taken, node_21: Node, checkpoints: Path) -> Taken:
+    """A program that prints the number of its session keyring, again and again."""
+    spec = ContainerSpec(own_checkpoint.base, "keys", ("/usr/bin/python3", "-c", _KEYRING), mounts=_PYTHON)
+    return checkpointed(Kubelet(node_21), checkpoints, PodSpec("keys"), spec, lambda each: len(each.logs()) > 3)
+
+
+def test_restored_containers_have_session_keyrings_of_their_own(
+    node_21: Node, registry: Registry, with_keyring: Taken
+) -> None:
+    """As started ones do: not the runtime's, which others have too."""
+    kubelet = Kubelet(node_21)
+    with_daemon(node_21)
+    have(node_21, with_keyring.base)
+    seen = []
+    for name in ("one", "two"):
+        container = restoring_pod(kubelet, with_keyring, fresh_image(registry, with_keyring), name).run(
+            with_keyring.spec
+        )
+        before = len(container.logs())
+        container.wait_for(lambda each, before=before: len(each.logs()) > before + 3, "the program to go on")  # type: ignore[misc]
+        seen.append(container.logs()[-1])
+    started = kubelet.run_pod(PodSpec("three")).run(with_keyring.spec)
+    started.wait_for(lambda each: len(each.logs()) > 3, "the program to start")
+    assert len({*seen, started.logs()[-1]}) == 3, seen
+    kubelet.remove_all()
+
+
 # ---- cgroup namespaces, version 2 ----
 
 

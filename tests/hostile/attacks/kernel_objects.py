@@ -9,7 +9,7 @@ from shared.criu import criu_pb2 as pb
 from tests.hostile.attack import Change, add
 from tests.hostile.forgery import Forgery
 
-ROOT = pb.FownEntry(uid=0, euid=0, signum=9, pid_type=1, pid=1)
+ROOT = pb.FownEntry(uid=0, euid=0, signum=10, pid_type=1, pid=1)
 
 
 def _opened(kind: int, /, **part: object) -> Change:
@@ -65,7 +65,7 @@ for _name, _kind, _part in (
     ("a pipe", 2, {"pipe": pb.PipeEntry(id=4711, pipe_id=4711, fown=ROOT)}),
     ("a timer descriptor", 17, {"tfd": pb.TimerfdEntry(fown=ROOT, clockid=1)}),
 ):
-    add(f"{_name} that sends SIGKILL as root", "IdentityExceeds", _opened(_kind, **_part), "user")
+    add(f"{_name} that sends signals as root", "IdentityExceeds", _opened(_kind, **_part), "user")
 for _name in ("mem", "environ", "task/999/maps", "pagemap"):
     add(f"{_name} of a process beside it", "FileExceeds", _path(f"/proc/999/{_name}"))
 add("oom_score_adj of a process beside it", "FileExceeds", _path("/proc/999/oom_score_adj", flags=os.O_WRONLY))

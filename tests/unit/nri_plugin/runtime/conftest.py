@@ -64,6 +64,8 @@ class Wrapper:
             "FIREWALL": str(self.folder / "firewall"),
             "NRI_RESTORE_RUNC_CONF": str(self.folder / "restore-runc.conf"),
         }
+        self.prefix: list[str] = []
+        """What it is started by."""
         self.configure(plans=str(self.plans), wait_s=1, restore_s=20)
 
     def configure(self, **settings: str | int) -> None:
@@ -89,7 +91,7 @@ class Wrapper:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [RUNTIME / "restore-runc", *words],
+            [*self.prefix, RUNTIME / "restore-runc", *words],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from shared.judge.corrections import RLIMITS
+
+LIMITS = [kind.removeprefix("RLIMIT_").lower() for kind in RLIMITS]
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -673,6 +678,27 @@ def test_limits_are_lowered_in_the_whole_tree_before_it_wakes(wrapper: Any) -> N
         top.wait()
 
 
+@pytest.mark.parametrize(
+    ("dumped", "found"), [("20", "60 +70"), ("62", "60 +61"), ("unlimited", "60 +61"), ("61", "60 +70")]
+)
+def test_limits_that_a_container_inherits_are_no_more_than_our_own(wrapper: Any, dumped: str, found: str) -> None:
+    """restore-runc has a limit of 61 itself here; where nothing in the dump is more, no process is looked at."""
+    top, pids = stopped_tree()
+    try:
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (60, 70))
+        highest = " ".join(f"{name}={dumped if name == 'nofile' else 0}" for name in LIMITS)
+        wrapper.prepare("ok", stopped="", inherited=f"{highest}\n")
+        wrapper.behaves(f"restored={top.pid}")
+        wrapper.prefix = ["prlimit", "--nofile=61:61"]
+        assert wrapper.create().returncode == 0, wrapper.logged
+        for pid in pids:
+            assert re.search(rf"Max open files +{found} ", Path(f"/proc/{pid}/limits").read_text())
+    finally:
+        os.killpg(top.pid, signal.SIGKILL)
+        top.wait()
+
+
 def test_restore_that_the_runtime_began_by_itself_is_taken_over_and_woken(wrapper: Any) -> None:
     top, pids = stopped_tree()
     try:
@@ -724,21 +750,37 @@ def test_reason_from_crius_log_is_shown_so_that_nothing_obeys_it(wrapper: Any) -
 # ---- CRIU's own root ----
 
 
-def test_runtime_that_starts_another_criu_than_ours_is_refused(wrapper: Any) -> None:
-    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
+def with_own_root(wrapper: Any, holder: str = 'echo joined >"$5/ns/keyring"') -> None:
+    """A plan that has one; ``holder``: what stands for own_root.py, as a shell script."""
+    program = wrapper.folder / "holder"
+    program.write_text(f"#!/bin/sh\n{holder}\n")
+    program.chmod(0o755)
+    wrapper.prepare("ok", **{"own-root": f"{program}\nprogram\n"})
     for folder in ("ns", "bin"):
         (wrapper.plan / folder).mkdir()
-    os.mkfifo(wrapper.plan / "ns/go")
+    for fifo in ("go", "keyring"):
+        os.mkfifo(wrapper.plan / "ns" / fifo)
+
+
+@pytest.mark.parametrize("holder", [":", "echo >&2 OSError: no session keyring can be made; exit 1"])
+def test_without_a_session_keyring_of_its_own_nothing_is_restored(wrapper: Any, holder: str) -> None:
+    with_own_root(wrapper, holder)
+    wrapper.behaves("restored=$$")
+    assert wrapper.create().returncode == 1
+    assert wrapper.calls == [] or "restore" not in wrapper.calls[0]
+    assert "MountFailed: " in wrapper.logged[0]
+    assert holder == ":" or "no session keyring can be made" in wrapper.logged[0]
+
+
+def test_runtime_that_starts_another_criu_than_ours_is_refused(wrapper: Any) -> None:
+    with_own_root(wrapper)
     wrapper.behaves("restored=$$")
     assert wrapper.create().returncode == 1
     assert "MountFailed: the runtime did not start CRIU in the root that was made for it" in wrapper.logged[0]
 
 
 def test_runtime_finds_our_criu_first_and_knows_where_its_root_is(wrapper: Any) -> None:
-    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
-    for folder in ("ns", "bin"):
-        (wrapper.plan / folder).mkdir()
-    os.mkfifo(wrapper.plan / "ns/go")
+    with_own_root(wrapper)
     wrapper.behaves(
         f': >"$NRI_RESTORE_PLAN/ns/entered"; echo "$PATH $NRI_RESTORE_CRIU_ROOT" >{wrapper.folder}/seen; restored=$$'
     )
@@ -749,10 +791,7 @@ def test_runtime_finds_our_criu_first_and_knows_where_its_root_is(wrapper: Any) 
 
 
 def test_root_that_cannot_be_made_is_said(wrapper: Any) -> None:
-    wrapper.prepare("ok", **{"own-root": "/bin/true\nprogram\n"})
-    for folder in ("ns", "bin"):
-        (wrapper.plan / folder).mkdir()
-    os.mkfifo(wrapper.plan / "ns/go")
+    with_own_root(wrapper)
     log = wrapper.plan / "work/criu-root.log"
     why = "/x cannot be mounted at /y: No space left on device"
     wrapper.behaves(f'echo "{why}" >>{log}; : >"$NRI_RESTORE_PLAN/ns/failed"; status=1')

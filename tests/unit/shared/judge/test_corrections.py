@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from shared.criu.dump import Dump
-from shared.judge.corrections import Corrections, corrections
+from shared.judge.corrections import RLIMITS, Corrections, corrections
 from shared.spec import Rlimit, RuntimeSpec
 from tests.support.pods import Security, read, spec, synthetic_dump
 
@@ -35,25 +35,37 @@ def live(*limits: Rlimit, score: int | None = 1000, **changes: object) -> Runtim
     return replace(spec(Security()), rlimits=limits, oom_score_adj=score, **changes)  # type: ignore[arg-type]
 
 
+def asked(dump: Dump, of: RuntimeSpec) -> Corrections:
+    """What the pod itself asks for, without what it has from the runtime."""
+    return replace(corrections(dump, of), inherited=())
+
+
 @pytest.mark.parametrize("nofile", [0, 1, 1024])
 def test_limits_within_the_pods_stay(nofile: int) -> None:
-    assert corrections(dump_with(nofile=nofile), live(NOFILE)) == NOTHING
+    assert asked(dump_with(nofile=nofile), live(NOFILE)) == NOTHING
 
 
 @pytest.mark.parametrize("nofile", [1025, (1 << 64) - 1])
 @pytest.mark.parametrize("pid", [1, 2])
 def test_one_process_beyond_the_pods_limit_lowers_it_for_all(nofile: int, pid: int) -> None:
-    assert corrections(dump_with(nofile=nofile, pid=pid), live(NOFILE)) == Corrections(None, (NOFILE,))
+    assert asked(dump_with(nofile=nofile, pid=pid), live(NOFILE)) == Corrections(None, (NOFILE,))
 
 
-def test_limits_that_the_pod_does_not_set_stay() -> None:
-    assert corrections(dump_with(nofile=1 << 40), live()) == NOTHING
-    assert corrections(dump_with(nofile=1 << 40), live(Rlimit("RLIMIT_OF_THE_FUTURE", 1, 1))) == NOTHING
+def test_limits_that_the_pod_does_not_set_are_the_runtimes() -> None:
+    inherited = {limit.type: limit.hard for limit in corrections(dump_with(nofile=1 << 40), live()).inherited}
+    assert inherited == {kind: 1 << 40 if kind == "RLIMIT_NOFILE" else 1 for kind in RLIMITS}
+    named = corrections(dump_with(nofile=1 << 40), live(NOFILE)).inherited
+    assert {limit.type for limit in named} == set(RLIMITS) - {"RLIMIT_NOFILE"}
+
+
+def test_container_that_may_raise_limits_itself_keeps_them() -> None:
+    may = live(capabilities=spec(Security(add=("CAP_SYS_RESOURCE",))).capabilities)
+    assert corrections(dump_with(nofile=1 << 40, score=None), may) == NOTHING
 
 
 @pytest.mark.parametrize(("dumped", "asked", "set_to"), [
     (999, 1000, 1000), (-1000, 2, 2), (-1, None, 0),
-    (1000, 1000, None), (1000, -997, None), (None, 1000, None), (0, None, None),
+    (1000, 1000, None), (1000, -997, None), (None, 1000, 1000), (0, None, 0), (0, -997, -997), (None, None, 0),
 ])  # fmt: skip
 def test_score_is_only_ever_raised(dumped: int | None, asked: int | None, set_to: int | None) -> None:
     assert corrections(dump_with(score=dumped), live(score=asked)).oom_score_adj == set_to
@@ -65,8 +77,8 @@ def test_root_directory_gets_the_mode_that_it_had(mode: int, found: int | None, 
     made = synthetic_dump(Security())
     root = next(each for each in made.images["files.img"] if each.reg.name == b"/")  # type: ignore[attr-defined]
     root.reg.mode = stat.S_IFDIR | mode  # type: ignore[attr-defined]
-    asked = live(capabilities=spec(Security(add=add)).capabilities)
-    assert corrections(read(made), asked).root_mode == found
+    of = live(capabilities=spec(Security(add=add)).capabilities)
+    assert corrections(read(made), of).root_mode == found
 
 
 def test_container_that_may_raise_its_limits_itself_keeps_them() -> None:
