@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ def shown(tmp_path: Path) -> Iterator[set[str]]:
     for name in names[2:]:
         (tmp_path / name).unlink()
     process = subprocess.Popen(["sleep", "60"], pass_fds=opened)
+    process.send_signal(signal.SIGSTOP)  # as restored processes are
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     try:
         yield {path.removeprefix(f"{tmp_path}/") for _, path in open_files(process.pid)}
     finally:

@@ -321,10 +321,6 @@ def test_level_of_a_program_needs_its_processor(tmp_path: Path, node: FakeNode) 
     assert refused.value.reason == "CpuFeaturesMissing"
 
 
-def test_root_that_is_no_directory_here_is_left_to_criu(tmp_path: Path, node: FakeNode) -> None:
-    preflight.check_root(node, opened(tmp_path, using()), None)
-
-
 # ---- volumes and the node's network ----
 
 

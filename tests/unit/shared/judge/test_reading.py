@@ -11,7 +11,7 @@ from shared.criu import criu_pb2 as pb
 from shared.criu.images import Kind, split
 from shared.errors import CheckpointInvalid, Refused
 from shared.judge import NodeSide, PodIdentity, judge, read
-from shared.judge.links import NO_FOLLOW
+from shared.judge.mount_images import MS_NOSYMFOLLOW
 from shared.judge.writing import Raw
 from tests.support.checkpoints import SyntheticDump, core_of_task
 from tests.support.open_files import with_every_kind
@@ -125,11 +125,11 @@ def test_mounts_on_which_criu_follows_no_link_are_written_so() -> None:
         opts=pb.SkOptsEntry(so_sndbuf=212992, so_rcvbuf=212992),
     )
     made.add_file(pb.FileEntry(type=5, id=77, usk=usk), descriptor=9)
-    followed = {path for path, flags in mount_flags(made, Security()).items() if not flags & NO_FOLLOW}
+    followed = {path for path, flags in mount_flags(made, Security()).items() if not flags & MS_NOSYMFOLLOW}
     assert not {"/", "/data"} & followed
     assert {"/proc", "/dev/pts", "/sys"} <= followed
     older = mount_flags(made, Security(), NodeSide("5.13.0"))
-    assert not any(flags & NO_FOLLOW for flags in older.values())
+    assert not any(flags & MS_NOSYMFOLLOW for flags in older.values())
 
 
 def test_refusal_that_is_waived_is_said() -> None:
