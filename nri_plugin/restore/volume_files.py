@@ -1,4 +1,4 @@
-"""Looks at the volumes on which CRIU would make deleted files again, or watch files, before it does so as root.
+"""Looks at the volumes on which CRIU would make deleted files again, watch files or fill FIFOs as root, before it does.
 
 The kernel says of each user of the checkpoint whether he could do the same, with the volume at hand: no link is
 followed, and nothing is left there. Sources: path_resolution(7), openat2(2), faccessat2(2), inotify_add_watch(2).
@@ -32,6 +32,7 @@ _RESOLVE_BENEATH: Final = 8
 _WANTED: Final = {
     Deed.MAKE: (os.W_OK | os.X_OK, "make it again", "make files in its directory"),
     Deed.WATCH: (os.R_OK, "watch it", "read it"),
+    Deed.FILL: (os.W_OK, "write into it", "write into it"),
 }
 
 
@@ -55,7 +56,7 @@ def _may(file: VolumeFile) -> bool:
         return False
     try:
         inside = PurePosixPath(resolved(file.path)).relative_to(resolved(file.volume))
-        path = str(inside) if file.deed is Deed.WATCH else _nearest(volume, inside)
+        path = _nearest(volume, inside) if file.deed is Deed.MAKE else str(inside)
         wanted, _, _ = _WANTED[file.deed]
         return any(as_user(user, file.capabilities, lambda: _allowed(volume, path, wanted)) for user in file.users)
     finally:

@@ -103,6 +103,14 @@ def pipe_refusals(images: ImageDirectory, dump: Dump, live: RuntimeSpec) -> Iter
             )
 
 
+def filled_fifos(images: ImageDirectory) -> list[str]:
+    """The paths of all FIFOs that CRIU writes data into."""
+    filled = {data.pipe_id for data, _ in _data(images, Kind.FIFO_DATA) if data.handle_bytes}
+    fifos = [entry.fifo for entry in of_kind(images, FIFO) if entry.fifo.pipe_id in filled]
+    regular = _regular(images) if fifos else {}
+    return [text(regular[fifo.regf_id].name, Kind.FILES.file()) for fifo in fifos]
+
+
 def pipe_images(images: ImageDirectory, written: Callable[[FileEntry], bool], rules: Rules) -> Iterator[ImageFile]:
     """pipes-data.img and fifo-data.img, of pipes that ``written`` files are of. Raises Refused("FieldExceeds")."""
     pipes = {entry.pipe.pipe_id for entry in of_kind(images, PIPE) if written(entry)}

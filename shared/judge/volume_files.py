@@ -1,4 +1,5 @@
-"""What CRIU does to files of volumes as root, beside opening them: deleted ones are made again, others are watched.
+"""What CRIU does to files of volumes as root, beside opening them: deleted ones are made again, others are watched, and
+FIFOs get what was in them.
 
 It must be what some user of the container could have done. Whether so is for the kernel to say, on the node, with the
 volume there, before CRIU runs (nri_plugin/restore/volume_files.py): a file that was there for a moment, and a watch,
@@ -17,6 +18,7 @@ from shared.criu.dump import Dump
 from shared.criu.open_files import RegularFile
 from shared.judge.file_rights import FileUser, users_of, within_reach
 from shared.judge.paths import is_bind, may_mount
+from shared.judge.pipes import filled_fifos
 from shared.judge.places import watches
 from shared.judge.socket_places import innermost, live_mounts, resolved
 from shared.spec import RuntimeSpec
@@ -31,6 +33,8 @@ class Deed(enum.Enum):
     """Beside the path, in a directory that is there; it is removed again."""
     WATCH = "watches"
     """The path itself, which takes the right to read it."""
+    FILL = "writes into"
+    """The path itself, a FIFO, before the processes can be looked at (criu/fifo.c, do_open_fifo)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class VolumeFile:
     """As a mask: what each of them could have had of those that matter here."""
 
 
-_DEEDS: Final = {Deed.MAKE: (_ANY_FILE,), Deed.WATCH: (_ANY_FILE, _ANY_READING)}
+_DEEDS: Final = {Deed.MAKE: (_ANY_FILE,), Deed.WATCH: (_ANY_FILE, _ANY_READING), Deed.FILL: (_ANY_FILE,)}
 """What makes asking needless."""
 
 
@@ -80,3 +84,5 @@ def _paths(dump: Dump) -> Iterator[tuple[Deed, str]]:
             yield Deed.MAKE, file.path
     for watch in watches(dump):
         yield Deed.WATCH, watch.path
+    for path in filled_fifos(dump.source):
+        yield Deed.FILL, path

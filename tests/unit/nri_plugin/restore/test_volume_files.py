@@ -100,3 +100,15 @@ def test_volume_that_is_one_file(volume: Path) -> None:
 def test_volume_that_is_gone_is_refused(volume: Path) -> None:
     with pytest.raises(Refused):
         check_volume_files([file(Deed.WATCH, volume / "missing", "/data/conf")])
+
+
+@pytest.mark.parametrize(("mode", "uid", "allowed"), [(0o600, 1000, True), (0o622, 0, True), (0o644, 0, False)])
+def test_fifo_is_filled_where_the_user_may_write(mode: int, uid: int, allowed: bool, volume: Path) -> None:
+    os.mkfifo(volume / "fifo")
+    os.chown(volume / "fifo", uid, 0)
+    (volume / "fifo").chmod(mode)
+    if allowed:
+        check_volume_files([file(Deed.FILL, volume, "/data/fifo")])
+        return
+    with pytest.raises(Refused, match="no user of the checkpoint may write into it"):
+        check_volume_files([file(Deed.FILL, volume, "/data/fifo")])

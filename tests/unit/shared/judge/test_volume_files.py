@@ -8,7 +8,7 @@ import pytest
 
 from shared.judge.volume_files import Deed, volume_files
 from tests.support.checkpoints import SyntheticDump
-from tests.support.open_files import DELETED, with_every_kind
+from tests.support.open_files import DELETED, FIFO, with_every_kind
 from tests.support.pods import Security, read, spec
 
 USER = Security(uid=1000, gid=1000, groups=(2000,), drop=("ALL",), no_new_privileges=True, tty=True)
@@ -47,3 +47,10 @@ def test_who_may_do_it_anyway_is_not_asked(pod: Security, left: set[Deed]) -> No
 def test_files_of_the_root_are_not_looked_at() -> None:
     found = volume_files(read(with_every_kind(USER)), spec(USER))
     assert [each.path for each in found] == ["/data/conf"]
+
+
+def test_user_must_be_able_to_write_what_criu_writes_into_a_fifo() -> None:
+    made = with_every_kind(USER)
+    file: Any = next(each for each in made.images["files.img"] if each.id == FIFO + 1)  # type: ignore[attr-defined]
+    file.reg.name, file.reg.mnt_id = b"/data/fifo", made.mount("/data").mnt_id
+    assert (Deed.FILL, "/data/fifo") in {(each.deed, each.path) for each in volume_files(read(made), spec(USER))}
