@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -120,11 +120,20 @@ class ImageDirectory:
     budget: Budget = field(default_factory=Budget)
     _parsed: dict[str, list[Any]] = field(default_factory=dict)
     """Messages by image: what is judged is what was read, and what is written."""
+    _placed: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+    """The same of images in which raw bytes follow messages, with the place of these (raw_content.py)."""
 
     def copied(self) -> ImageDirectory:
         """The messages that were read, to be changed while these stay."""
         parsed = {name: [_copy(message) for message in messages] for name, messages in self._parsed.items()}
-        return ImageDirectory(self.files, self.directory, self.budget, parsed)
+        placed = {name: [(_copy(each), at) for each, at in found] for name, found in self._placed.items()}
+        return ImageDirectory(self.files, self.directory, self.budget, parsed, placed)
+
+    def placed(self, kind: Kind, read: Callable[[], Iterable[tuple[_Entry, int]]]) -> list[tuple[_Entry, int]]:
+        """What ``read`` gives, read once: a dump is judged when its files are closed."""
+        if kind.file() not in self._placed:
+            self._placed[kind.file()] = list(read())
+        return self._placed[kind.file()]
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}" if self.directory else name

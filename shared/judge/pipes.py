@@ -121,9 +121,10 @@ def pipe_images(images: ImageDirectory, written: Callable[[FileEntry], bool], ru
             yield ImageFile(name, pieces)
 
 
-def _data(images: ImageDirectory, kind: Kind) -> Iterator[tuple[PipeDataEntry, int]]:
-    if kind.file() in images:
-        yield from with_content(images, kind, PipeDataEntry, lambda data: data.handle_bytes)
+def _data(images: ImageDirectory, kind: Kind) -> list[tuple[PipeDataEntry, int]]:
+    if kind.file() not in images:
+        return []
+    return images.placed(kind, lambda: with_content(images, kind, PipeDataEntry, lambda data: data.handle_bytes))
 
 
 def _regular(images: ImageDirectory) -> dict[int, RegFileEntry]:
