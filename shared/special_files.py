@@ -42,8 +42,8 @@ def special_files(
     ``links`` is true for the content of a tmpfs, which GNU tar unpacks, and false for a rootfs diff, which the runtime
     unpacks below the root without following links out of it: symbolic links are no special files there.
     Raises CheckpointInvalid: ``too_large`` when the members claim more than ``limit_bytes``, TmpfsLink for a hard link
-    in a tmpfs to anything but an earlier file of the archive, ArchiveAmbiguous for one in a rootfs diff that leads
-    outside, and what walking a tar archive raises.
+    in a tmpfs to anything but an earlier file of the archive that is no device, ArchiveAmbiguous for one in a rootfs
+    diff that leads outside, and what walking a tar archive raises.
     """
     files: set[str] = set()
     total = 0
@@ -53,7 +53,7 @@ def special_files(
             raise CheckpointInvalid(too_large, f"{archive} unpacks to more than {limit_bytes} bytes")
         if member.kind == "hard link":
             (_check_tmpfs_link if links else _check_diff_link)(member, files, archive)
-        if member.kind not in ("symbolic link", "directory"):
+        if member.kind in ("file", "hard link", "FIFO"):
             files.add(member.name)
         if (found := _special(member, top)) and (links or found.kind != "symbolic link"):
             yield found
@@ -84,7 +84,7 @@ def _check_diff_link(member: TarMember, files: set[str], archive: str) -> None:
 
 
 def _check_tmpfs_link(member: TarMember, files: set[str], archive: str) -> None:
-    """tar follows the target's own links where it is none of the archive's files."""
+    """tar follows the target's own links where it is none of the archive's files; devices are judged by their paths."""
     target = member.target
     name = posixpath.normpath(target)
     if target.startswith("/") or ".." in target.split("/") or name not in files:

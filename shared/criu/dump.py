@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -34,6 +36,7 @@ __all__ = ["Dump", "GhostFile", "SeccompFilter", "dump_of", "read_dump"]
 
 _LINKED, _GHOST, _PROCFS = 0, 1, 2
 """remap-file-path.proto, remap_type: LINKED 0, GHOST 1, PROCFS 2."""
+_SEGMENT: Final = re.compile(r"pagemap-shmem-([0-9]+)\.img")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Dump:
     terminals: Mapping[int, int] = field(default_factory=dict)
     """Kind of each terminal by id (read_terminals)."""
     wide_page_counts: bool = False
-    """Whether the root's page map counts pages in 64 bits, as CRIU writes it since 4.2."""
+    """Whether page maps count pages in 64 bits, as CRIU writes them since 4.2; shared/judge/memory.py has all alike."""
     filters: tuple[SeccompFilter, ...] = ()
     """In the order of seccomp.img, which Thread.seccomp_filter counts in."""
     linked: frozenset[int] = frozenset()
@@ -163,19 +166,25 @@ def dump_of(images: ImageDirectory) -> Dump:
         images=names,
         terminals=read_terminals(images),
         filters=filters,
-        wide_page_counts=_wide_page_counts(images, tasks[0].pid),
+        wide_page_counts=_wide_page_counts(images, tasks, names),
         memory_bytes=sum(images.files.size(images.path(name)) for name in names if name.startswith("pages-")),
     )
 
 
-def _wide_page_counts(images: ImageDirectory, pid: int) -> bool:
-    if Kind.PAGEMAP.file(pid) not in images:
+def _wide_page_counts(images: ImageDirectory, tasks: Sequence[Task], names: Sequence[str]) -> bool:
+    maps = [(Kind.PAGEMAP, str(task.pid)) for task in tasks if task.alive]
+    maps += [(Kind.SHMEM_PAGEMAP, found[1]) for name in names if (found := _SEGMENT.fullmatch(name))]
+    return any(_counts_widely(images, kind, number) for kind, number in maps)
+
+
+def _counts_widely(images: ImageDirectory, kind: Kind, number: str) -> bool:
+    if kind.file(number) not in images:
         return False
     try:
         # The first message names the pages image.
-        runs = [PagemapEntry.FromString(each) for each in islice(images.stream(Kind.PAGEMAP, pid), 1, 2)]
+        runs = [PagemapEntry.FromString(each) for each in islice(images.stream(kind, number), 1, 2)]
     except DecodeError as error:
-        raise damaged(images.path(Kind.PAGEMAP.file(pid)), "has a message that does not decode") from error
+        raise damaged(images.path(kind.file(number)), "has a message that does not decode") from error
     return any(run.HasField("nr_pages") for run in runs)
 
 

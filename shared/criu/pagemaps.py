@@ -3,6 +3,9 @@
 Page maps may have millions of entries, so that each is looked at once here, and copied as it is.
 Sources: images/pagemap.proto, criu/pagemap.c (init_pagemaps, init_compat_pagemap_entry), criu/shmem.c
 (do_restore_shmem_content adds addresses without looking whether the sum is too large).
+
+CRIU before 4.2 does not know the count of 64 bits: it takes such a run for an empty one, and the pages of the runs
+behind it from the wrong place. So all page maps of a dump count alike, for what was looked at to be what is restored.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class Pagemap:
     pages_id: int
     pages: int
     """How many pages the pages image has for it."""
+    wide: bool | None = None
+    """Whether its runs count in 64 bits; None: it has no run."""
     runs: tuple[tuple[int, int, int], ...] = ()
     """Address, number of pages, and pages before them in the pages image, of each run with wanted addresses."""
 
@@ -74,8 +79,8 @@ def read_pagemap(
     if head is None:
         raise damaged(name, "is empty")
     runs: list[tuple[int, int, int]] = []
-    pages = _count(pieces, name, unit, spans, wanted, runs)
-    return Pagemap(name, decode(PagemapHead, head, name).pages_id, pages, tuple(runs))
+    pages, wide = _count(pieces, name, unit, spans, wanted, runs)
+    return Pagemap(name, decode(PagemapHead, head, name).pages_id, pages, wide, tuple(runs))
 
 
 def _count(
@@ -85,17 +90,22 @@ def _count(
     spans: Sequence[Span] | None,
     wanted: Sequence[Span],
     runs: list[tuple[int, int, int]],
-) -> int:
+) -> tuple[int, bool | None]:
     pages = end = at = 0
+    counted: bool | None = None
     left = list(reversed(wanted))
     sought = left[-1][0] if left else ADDRESS_MAX
     low, high = (spans[0] if spans else (0, 0)) if spans is not None else (0, ADDRESS_MAX)
     parse = PagemapEntry.FromString
     for piece in pieces:
         entry = parse(piece) if _CANONICAL(piece) else _decoded(piece, name)
-        start, flags, count = entry.vaddr, entry.flags, entry.nr_pages
+        start, flags, count, wide = entry.vaddr, entry.flags, entry.nr_pages, True
         if flags & ~PE_LAZY != PE_PRESENT or not count or entry.in_parent or entry.compat_nr_pages:
-            flags, count = _older(entry, name)
+            count, wide = _older(entry, name)
+        if wide is not counted:
+            if counted is not None:
+                raise counted_otherwise(name)
+            counted = wide
         if start % unit or start < end or not count or (end := start + count * unit) > ADDRESS_MAX:
             raise damaged(name, f"has pages at {start:#x} out of order, overlapping or not aligned")
         while end > high:
@@ -108,7 +118,14 @@ def _count(
         if end > sought:
             sought = _keep(left, (start, count, pages), end, runs)
         pages += count
-    return pages
+    return pages, counted
+
+
+def counted_otherwise(name: str) -> CheckpointInvalid:
+    """For runs that do not count their pages as all others of the dump do."""
+    return damaged(
+        name, "counts some pages in 32 bits and others in 64; CRIU before 4.2 would put them at other addresses"
+    )
 
 
 def _decoded(piece: bytes, name: str) -> PagemapEntry:
@@ -129,8 +146,8 @@ def _keep(left: list[Span], run: tuple[int, int, int], end: int, runs: list[tupl
     return left[-1][0] if left else ADDRESS_MAX
 
 
-def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:
-    """Flags and count of an entry as other versions of CRIU wrote it, or the reason why there is no such entry."""
+def _older(entry: PagemapEntry, name: str) -> tuple[int, bool]:
+    """Count of an entry as any version of CRIU wrote it, and whether in 64 bits, or why there is no such entry."""
     flags = entry.flags if entry.HasField("flags") else PE_PRESENT
     if flags & PE_PARENT or entry.in_parent:
         raise CheckpointInvalid("ParentMissing", f"{name} needs the pages of an earlier dump; only whole dumps restore")
@@ -139,11 +156,11 @@ def _older(entry: PagemapEntry, name: str) -> tuple[int, int]:
     if flags & ~(PE_PRESENT | PE_LAZY):
         raise damaged(name, f"has pages with the flags {flags:#x}, which CRIU does not have")
     if not entry.HasField("nr_pages"):
-        return flags, entry.compat_nr_pages
+        return entry.compat_nr_pages, False
     if entry.compat_nr_pages:
         # CRIU before 4.2 would read this count, later ones the other
         raise damaged(name, "has two counts for the same pages")
-    return flags, entry.nr_pages
+    return entry.nr_pages, True
 
 
 def check_pages(images: ImageDirectory, pagemap: Pagemap, page_bytes: Sequence[int], users: dict[int, str]) -> int:

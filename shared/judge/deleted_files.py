@@ -50,7 +50,7 @@ FIELDS: Final[Fields] = {
         ),
         "dev": _COMPARED,
         "ino": _COMPARED,
-        "rdev": bounded("a device that the pod gives the container, or CAP_MKNOD"),
+        "rdev": bounded("a device that the pod gives the container (devices.py)"),
         "atim": free("any process may set the times of its own file"),
         "mtim": free("any process may set the times of its own file"),
         "chunks": bounded("whether the content has holes; a regular file's"),

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from shared.criu.dump import Dump
 from shared.errors import Refused
+from shared.judge.paths import where
 from shared.spec import RuntimeSpec
 
 RUNTIME_DEVICES: Final = {
@@ -60,15 +61,20 @@ class RaisingFile(Protocol):
 def device_refusals(dump: Dump, nodes: Sequence[Node], live: RuntimeSpec) -> Iterator[Refused]:
     """DeviceExceeds for a node, in an archive or a deleted file still open, that is not the runtime's nor the pod's.
 
-    A container with CAP_MKNOD may make nodes itself; its device cgroup keeps it from opening them.
+    A container with CAP_MKNOD may make nodes itself; its device cgroup keeps it from opening them. CRIU opens files
+    without that where the runtime is crun, which moves the processes there afterwards (src/libcrun/container.c,
+    libcrun_container_restore). So in such a container, too, what CRIU may open is judged: deleted files, and nodes at
+    the paths of devices; at no other path is one open (open_files.py).
     """
-    if "CAP_MKNOD" in live.capabilities.bounding:
-        return
     known: set[tuple[str, int, int]] = {("character device", *numbers) for numbers in RUNTIME_DEVICES.values()}
     kinds = {"c": "character device", "u": "character device", "b": "block device"}
     known |= {(kinds.get(device.type, ""), device.major, device.minor) for device in live.devices}
     known.add(_WHITEOUT)
-    found: set[tuple[str, str, int, int]] = {(node.path, node.kind, node.major, node.minor) for node in nodes}
+    paths = {where(path) for path in (*RUNTIME_DEVICES, *(device.path for device in live.devices))}
+    makes_nodes = "CAP_MKNOD" in live.capabilities.bounding
+    found: set[tuple[str, str, int, int]] = {
+        (node.path, node.kind, node.major, node.minor) for node in nodes if not makes_nodes or where(node.path) in paths
+    }
     for ghost in dump.ghosts:
         if stat.S_ISCHR(ghost.mode) or stat.S_ISBLK(ghost.mode):
             kind = "character device" if stat.S_ISCHR(ghost.mode) else "block device"

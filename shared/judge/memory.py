@@ -49,7 +49,15 @@ from shared.criu.decode import damaged
 from shared.criu.dump import Dump
 from shared.criu.images import ImageDirectory, Kind
 from shared.criu.open_files import OpenFile, RegularFile
-from shared.criu.pagemaps import ADDRESS_MAX, Span, check_pages, page_sizes, read_pagemap
+from shared.criu.pagemaps import (
+    ADDRESS_MAX,
+    Pagemap,
+    Span,
+    check_pages,
+    counted_otherwise,
+    page_sizes,
+    read_pagemap,
+)
 from shared.criu.segments import shared_segments
 from shared.criu.tasks import Machine
 from shared.errors import Refused
@@ -136,7 +144,7 @@ FIELDS: Final[Fields] = {
     "PagemapHead": {"pages_id": bounded("no other page map names the same pages image")},
     "PagemapEntry": {
         "vaddr": bounded("pages are in order, apart from each other, in memory of the process's own"),
-        "compat_nr_pages": bounded("it is the count, or 0 where nr_pages is"),
+        "compat_nr_pages": bounded("it is the count, or 0 where nr_pages is; all page maps of a dump count alike"),
         "in_parent": default("only whole dumps restore"),
         "flags": bounded("the pages are there; that they might come later is said besides"),
         "nr_pages": bounded("all of them are in the pages image, and nothing else is"),
@@ -280,6 +288,7 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
         yield image_file(Kind.MM, [mm], task.pid)
         found = places(images, task, mm)
         pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, sizes[0], spans, found.spans)
+        _check_count(pagemap, dump)
         unit = check_pages(images, pagemap, sizes, users)
         if unit != sizes[0]:  # only now is it known how far its runs reach
             pagemap = read_pagemap(images, Kind.PAGEMAP, task.pid, unit, spans, found.spans)
@@ -290,10 +299,16 @@ def image_files(images: ImageDirectory, dump: Dump, rules: Rules) -> Iterator[Im
     for number in sorted(shared_segments(images, dump.tasks)):
         if Kind.SHMEM_PAGEMAP.file(number) in images:
             pagemap = read_pagemap(images, Kind.SHMEM_PAGEMAP, number, sizes[0])
+            _check_count(pagemap, dump)
             check_pages(images, pagemap, sizes, users)
             yield _copied(images, Kind.SHMEM_PAGEMAP, number)
             if pagemap.pages:
                 yield ImageFile(pagemap.pages_file, (Raw(pagemap.pages_file),))
+
+
+def _check_count(pagemap: Pagemap, dump: Dump) -> None:
+    if pagemap.wide is not None and pagemap.wide != dump.wide_page_counts:
+        raise counted_otherwise(pagemap.name)
 
 
 def _copied(images: ImageDirectory, kind: Kind, number: int) -> ImageFile:

@@ -49,3 +49,10 @@ def test_hard_link_in_a_tmpfs_to_anything_but_an_earlier_file_is_refused(target:
     soft = member("soft", kind=tarfile.SYMTYPE, linkname="/etc/shadow")
     with refused("TmpfsLink", '"a" is a hard link'):
         found(soft, hard("a", target), member("other", b"x"), links=True)
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_hard_link_in_a_tmpfs_to_a_device_is_refused(kind: bytes, refused: Refused) -> None:
+    disk = member("disk", kind=kind, devmajor=8, devminor=0)
+    with refused("TmpfsLink", '"null" is a hard link to "disk"'):
+        found(disk, hard("null", "disk"), links=True)

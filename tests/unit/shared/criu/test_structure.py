@@ -85,9 +85,13 @@ def pagemap(*entries: PagemapEntry, pages_id: int = 1) -> SyntheticDump:
 
 
 def test_page_counts_add_up(dumped: Dumped) -> None:
-    compat = PagemapEntry(vaddr=0x1000, compat_nr_pages=1)
+    present = PagemapEntry(vaddr=0x1000, compat_nr_pages=0, nr_pages=1, flags=4)
     lazy = PagemapEntry(vaddr=0x2000, compat_nr_pages=0, nr_pages=1, flags=6)
-    read(dumped(pagemap(compat, lazy)))
+    read(dumped(pagemap(present, lazy)))
+
+
+def test_page_counts_of_older_criu_add_up(dumped: Dumped) -> None:
+    read(dumped(pagemap(*(PagemapEntry(vaddr=start, compat_nr_pages=1) for start in (0x1000, 0x2000)))))
 
 
 def test_process_without_memory_of_its_own_has_no_pages_image(dumped: Dumped) -> None:
@@ -111,6 +115,11 @@ def test_process_without_memory_of_its_own_has_no_pages_image(dumped: Dumped) ->
         ([PagemapEntry(vaddr=0x1000, compat_nr_pages=1, nr_pages=2, flags=4)], "ImageDamaged", "two counts"),
         ([PagemapEntry(vaddr=0x1000, nr_pages=2, flags=12)], "ImageDamaged", "flags 0xc"),
         ([PagemapEntry(vaddr=v, nr_pages=1, flags=4) for v in (0x2000, 0x1000)], "ImageDamaged", "order"),
+        (
+            [PagemapEntry(vaddr=0x1000, compat_nr_pages=1), PagemapEntry(vaddr=0x2000, nr_pages=1, flags=4)],
+            "ImageDamaged",
+            "some pages in 32 bits and others in 64",
+        ),
         ([PagemapEntry(vaddr=v, nr_pages=2, flags=4) for v in (0x1000, 0x2000)], "ImageDamaged", "overlapping"),
     ],
 )

@@ -350,7 +350,6 @@ RULES = (
         "DeviceExceeds",
         "a deleted file a block device 254:0",
         MKNOD,
-        Security(),
     ),
     Rule(
         "netfilter's groups",
@@ -667,6 +666,25 @@ def test_device_nodes_in_a_tmpfs_are_those_of_the_runtime_and_of_the_pod() -> No
     with pytest.raises(Refused):
         check_dump(dump, given, given, PodIdentity(), [replace(card, kind="block device")])
     check_dump(read(synthetic_dump(Security())), spec(Security()), spec(Security()), PodIdentity(), [disk])
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev//null", "/dev/accel0"])
+def test_node_in_place_of_a_device_is_that_device_whatever_nodes_the_container_may_make(path: str) -> None:
+    """CRIU may open it while no device cgroup keeps it from that: crun moves the processes there afterwards."""
+    live = replace(spec(Security()), devices=(Device("/dev/accel0", "c", 261, 0, None, None, None),))
+    disk = SpecialFile(path, "block device", 8, 0, 0o666, 0, 0, capabilities=False)
+    made = synthetic_dump(Security())
+    regular("/dev/null", mode=stat.S_IFBLK | 0o666, mount=made.mount("/dev").mnt_id)(made)
+    with pytest.raises(Refused, match="a block device 8:0") as refusal:
+        check_dump(read(made), live, live, PodIdentity(), [disk])
+    assert refusal.value.reason == "DeviceExceeds"
+
+
+def test_deleted_device_that_is_open_is_the_containers_whatever_nodes_it_may_make() -> None:
+    made = synthetic_dump(Security())
+    ghost(stat.S_IFBLK | 0o600, os.makedev(8, 0))(made)
+    with pytest.raises(Refused, match="a deleted file a block device 8:0"):
+        check_dump(read(made), spec(Security()), spec(Security()), PodIdentity())
 
 
 def test_network_named_by_a_path_is_the_pods_unless_it_is_the_nodes() -> None:

@@ -147,6 +147,28 @@ def test_pages_that_lie_in_several_runs_are_found() -> None:
     assert outcome(change, rseq(START + PAGE)) == "written"
 
 
+def test_all_runs_count_alike_or_older_criu_would_restore_other_pages_than_were_looked_at() -> None:
+    def change(dump: SyntheticDump) -> None:
+        memory(bytes(PAGE) + naming(START + 64, START, 1))(dump)
+        dump.images["pagemap-1.img"][1:] = [
+            pb.PagemapEntry(vaddr=START, compat_nr_pages=1),
+            # CRIU before 4.2 takes it for empty, and has the pages behind it begin here.
+            pb.PagemapEntry(vaddr=START + PAGE, compat_nr_pages=0, flags=4, nr_pages=1),
+        ]
+
+    assert "counts some pages in 32 bits and others in 64" in outcome(change, rseq(START))
+
+
+def test_page_maps_of_all_processes_count_alike() -> None:
+    made = synthetic_dump(Security(), 2)
+    made.images["pagemap-1.img"][1:] = [pb.PagemapEntry(vaddr=START, compat_nr_pages=2)]
+    made.images["pagemap-2.img"][1:] = [pb.PagemapEntry(vaddr=START, compat_nr_pages=0, flags=4, nr_pages=2)]
+    made.raw["pages-1.img"] = made.raw["pages-2.img"] = bytes(2 * PAGE)
+    found = judged(tasks, made)
+    assert not isinstance(found, Written)
+    assert "checkpoint/pagemap-1.img counts some pages in 32 bits" in str(found)
+
+
 VDSO = areas.REGULAR | areas.ANON_PRIVATE | areas.VDSO
 
 

@@ -284,12 +284,16 @@ def test_guard_regions_follow_the_areas_they_lie_in() -> None:
         area(status=areas.REGULAR | areas.ANON_SHARED | areas.SYSV_IPC, flags=0x21, fdflags=2),
         shared_file(fdflags=2),
         shared_file(fdflags=0, prot=1),
-        pages(pb.PagemapEntry(vaddr=0x400000, compat_nr_pages=2)),
         pages(pb.PagemapEntry(vaddr=0x400000, compat_nr_pages=0, nr_pages=2, flags=6)),
     ],
 )
 def test_what_an_ordinary_process_may_have_passes(change: Change) -> None:
     written(change)
+
+
+def test_page_map_as_older_criu_writes_it_passes() -> None:
+    found = judged(tasks, dump_of(pages(pb.PagemapEntry(vaddr=0x400000, compat_nr_pages=2)), processes=1))
+    assert isinstance(found, Written), found
 
 
 def aio(dump: SyntheticDump, size: int = PAGE) -> None:
