@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
+from shared.criu.images import Kind, join, split
 from tests.hostile.attack import Change, add, attack
 from tests.hostile.forgery import Forgery, messages_of
 
@@ -31,6 +32,30 @@ def _renumbered(mounts: list[Any]) -> list[Any]:
         entry.mnt_id += 100_000
         entry.parent_mnt_id += 100_000
     return made
+
+
+def _nested(kind: str) -> Change:
+    def change(forgery: Forgery) -> None:
+        ids = forgery.ids(forgery.pids[-1])
+        old, new = getattr(ids, f"{kind}_ns_id"), 99
+        setattr(ids, f"{kind}_ns_id", new)
+        if kind == "mnt":
+            forgery.new_image(f"mountpoints-{new}.img", *_renumbered(forgery.mounts))
+        for name in ("utsns", "ipcns-var", "netns"):
+            if f"checkpoint/{name}-{old}.img" in forgery.files:
+                content = forgery.contents()[f"checkpoint/{name}-{old}.img"]
+                forgery.raw(f"{name}-{new}.img", content)
+
+    return change
+
+
+def _renumbered(content: bytes) -> bytes:
+    """The mounts as another namespace has them: each with a number of its own."""
+    entries = [pb.MntEntry.FromString(piece) for piece in split(content, Kind.MNTS, "mountpoints")]
+    for entry in entries:
+        entry.mnt_id += 100_000
+        entry.parent_mnt_id += 100_000
+    return join(Kind.MNTS, entries)
 
 
 for _kind in KINDS:
