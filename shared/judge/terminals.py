@@ -210,7 +210,7 @@ def terminal_images(images: ImageDirectory, held: set[int], rules: Rules) -> Ite
 
 def _settle(info: TtyInfoEntry) -> None:
     if info.HasField("termios"):
-        count = len(info.termios.c_cc)
+        count = _CHARACTERS_MIN
         info.termios.c_cc[_CHARACTERS_USED:] = [0] * (count - _CHARACTERS_USED)
         info.termios_locked.CopyFrom(
             TermiosEntry(c_iflag=0, c_oflag=0, c_cflag=0, c_lflag=0, c_line=0, c_ispeed=0, c_ospeed=0, c_cc=[0] * count)

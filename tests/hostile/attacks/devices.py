@@ -173,7 +173,7 @@ def _setuid(forgery: Forgery) -> None:
     forgery.diff([member("usr/bin/mine", b"x", mode=0o4755)])
 
 
-@attack("hard links to a device in a tmpfs", "DeviceExceeds", "restricted")
+@attack("hard links to a device in a tmpfs", "TmpfsLink", "restricted")
 def _linked_device(forgery: Forgery) -> None:
     forgery.tmpfs(
         "/dev",

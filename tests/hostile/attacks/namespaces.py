@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from shared.criu import criu_pb2 as pb
-from shared.criu.images import Kind, join, split
 from tests.hostile.attack import Change, add, attack
 from tests.hostile.forgery import Forgery, messages_of
 
@@ -47,15 +46,6 @@ def _nested(kind: str) -> Change:
                 forgery.raw(f"{name}-{new}.img", content)
 
     return change
-
-
-def _renumbered(content: bytes) -> bytes:
-    """The mounts as another namespace has them: each with a number of its own."""
-    entries = [pb.MntEntry.FromString(piece) for piece in split(content, Kind.MNTS, "mountpoints")]
-    for entry in entries:
-        entry.mnt_id += 100_000
-        entry.parent_mnt_id += 100_000
-    return join(Kind.MNTS, entries)
 
 
 for _kind in KINDS:
