@@ -41,6 +41,8 @@ class Rewriting:
                 forgery.diff([])
             elif name.startswith("checkpoint/tmpfs-dev-"):
                 forgery.tmpfs("/dev", [])
+            elif name.startswith("checkpoint/pages-"):
+                forgery.raw(name.removeprefix("checkpoint/"), forgery.files[name])
             elif name.endswith(".img"):
                 forgery.image(name.removeprefix("checkpoint/"))
             else:

@@ -41,7 +41,9 @@ class Mutations:
         turns.append(list(_of_entries(self.sample)))
         turns.append(list(_of_images(self.sample)))
         for turn in turns:
-            chance.shuffle(turn)
+            rest = turn[1:]  # the first is a value of the field itself
+            chance.shuffle(rest)
+            turn[1:] = rest
         order: list[Edit] = []
         for round_ in range(max(map(len, turns))):
             order += [turn[round_] for turn in turns if round_ < len(turn)]
