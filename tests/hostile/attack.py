@@ -93,8 +93,12 @@ def to_be_refused(attacks: Iterable[Attack]) -> list[Attack]:
 
 
 def to_be_restored(attacks: Iterable[Attack]) -> list[Twin]:
-    """The harmless attacks, as what has to restore on a node."""
-    return [Twin(each.name, each.change, each.victim, route=each.route) for each in attacks if each.harmless]
+    """The harmless attacks, as what has to restore on a node; not those that are compared with another forgery."""
+    return [
+        Twin(each.name, each.change, each.victim, route=each.route)
+        for each in attacks
+        if each.harmless and each.like is None
+    ]
 
 
 def twin(
