@@ -122,11 +122,11 @@ def _overlay(forgery: Forgery, *, renumbered: bool) -> None:
 
 
 def _dead(forgery: Forgery) -> None:
-    """A child that has ended and that nobody has waited for (task_state 6 of criu/include/pid.h)."""
+    """A child that has ended and that nobody has waited for (TASK_DEAD; criu/cr-dump.c, dump_one_zombie)."""
     child = pb.PstreeEntry(pid=4000, ppid=1, pgid=1, sid=1, threads=[4000])
     forgery.image("pstree.img").append(child)
     core = pb.CoreEntry(mtype=forgery.core().mtype)
-    core.tc.task_state, core.tc.comm, core.tc.exit_code = 6, b"ended", 0
+    core.tc.task_state, core.tc.comm, core.tc.exit_code = 2, b"ended", 0
     forgery.new_image("core-4000.img", core)
 
 
