@@ -279,7 +279,7 @@ def enter(namespace: int) -> None:
 
 
 def main(pid: int, file: str) -> None:
-    wanted = [entry.split(" ", 1) for entry in Path(file).read_text().split("\0")[:-1]]
+    wanted = [entry.split(" ", 1) for entry in Path(file).read_bytes().decode().split("\0")[:-1]]
     judged = {path for how, path in wanted if how == "judged"}
     expected = judged | {path for how, path in wanted if how == "opened"}
     users = [[int(number) for number in numbers.split()] for how, numbers in wanted if how == "user"]

@@ -114,8 +114,8 @@ def make(plan: str, folder: str, below: str, rootfs: str) -> None:
     root = f"{plan}/criu-root"
     place = f"{root}{folder}/{below}"
     os.makedirs(place, exist_ok=True)
-    with open(f"{plan}/criu-mounts", errors="surrogateescape") as listed:
-        words = listed.read().split("\0")[:-1]
+    with open(f"{plan}/criu-mounts", "rb") as listed:  # a path may have line ends in it
+        words = os.fsdecode(listed.read()).split("\0")[:-1]
     check(_libc.unshare(CLONE_NEWNS), "no mount namespace can be made")
     mount(None, "/", MS_REC | MS_SLAVE, "mounts cannot be kept from the node")
     for options, source, target in zip(words[::3], words[1::3], words[2::3], strict=True):
